@@ -1,0 +1,198 @@
+"""Attention (3.2): scaled dot products as free functions, multiple heads as a module, and keys and values kept."""
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from transformer_jax.config import ModelConfig
+from transformer_jax.dropout import Dropout
+from transformer_jax.projection import Projection
+
+
+@flax.struct.dataclass
+class KeyValue:
+    """Keys and values of every head; as a cache, rows of S entries of which the first ones are written."""
+
+    key: Float[Array, "B S H K"]
+    value: Float[Array, "B S H K"]
+
+    def write(self, new: "KeyValue", lengths: Int[Array, " B"]) -> "KeyValue":
+        """Writes T new entries [B T H K] behind the `lengths` entries that each row holds."""
+
+        def put(row: Float[Array, "S H K"], entries: Float[Array, "T H K"], start: Int[Array, ""]) -> Array:
+            return jax.lax.dynamic_update_slice_in_dim(row, entries.astype(row.dtype), start, axis=0)
+
+        return jax.tree.map(lambda cache, entries: jax.vmap(put)(cache, entries, lengths), self, new)
+
+    def select(self, rows: Int[Array, " R"]) -> "KeyValue":
+        """The given rows, in the given order."""
+        return jax.tree.map(lambda x: jnp.take(x, rows, axis=0), self)
+
+
+@flax.struct.dataclass
+class LayerCache:
+    """What one decoder layer keeps: of R rows its own past, of B sentences the memory, shared by their beams."""
+
+    past: KeyValue
+    memory: KeyValue | None
+
+
+@flax.struct.dataclass
+class Cache:
+    """What the decoder keeps between steps: an entry a layer, and how many tokens each of the R rows holds.
+
+    The rows of a sentence, one a beam, lie side by side, so R is a multiple of the number of sentences B.
+    """
+
+    layers: tuple[LayerCache, ...]
+    lengths: Int[Array, " R"]
+    memory_mask: Bool[Array, "B 1 1 S"] | None
+
+    @property
+    def capacity(self) -> int:
+        """Tokens that fit in a row."""
+        return self.layers[0].past.key.shape[1]
+
+    def reorder(self, rows: Int[Array, " R"]) -> "Cache":
+        """Rows exchanged within their sentences, as beam search does: the memory stays where it is."""
+        layers = tuple(layer.replace(past=layer.past.select(rows)) for layer in self.layers)
+        return self.replace(layers=layers, lengths=self.lengths[rows])
+
+    def select(self, rows: Int[Array, " R2"]) -> "Cache":
+        """Any rows, all beams of a sentence together: sentences may be dropped, repeated or exchanged."""
+        if self.memory_mask is None:
+            return self.reorder(rows)
+        beams = self.lengths.shape[0] // self.memory_mask.shape[0]
+        sentences = rows[::beams] // beams
+        layers = tuple(
+            layer.replace(memory=None if layer.memory is None else layer.memory.select(sentences))
+            for layer in self.layers
+        )
+        return self.replace(layers=layers, memory_mask=self.memory_mask[sentences]).reorder(rows)
+
+
+def attention_weights(
+    query: Float[Array, "B T H K"],
+    key: Float[Array, "B S H K"],
+    mask: Bool[Array, "#B #H #T S"] | None = None,
+    bias: Float[Array, "#B #H #T S"] | None = None,
+    scale: float | None = None,
+) -> Float[Array, "B H T S"]:
+    """softmax(Q K^T * scale + bias) over the keys that the mask allows (3.2.1, equation 1), in float32.
+
+    Args:
+        query: one vector for each position and head.
+        key: one vector for each place that may be attended to.
+        mask: True = may attend. A query that may attend to nothing gets weights of zero.
+        bias: added to the scaled products.
+        scale: 1 / sqrt(d_k) where None.
+    """
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    logits = jnp.einsum("BTHK,BSHK->BHTS", query * scale, key, preferred_element_type=jnp.float32)
+    if bias is not None:
+        logits = logits + bias
+    if mask is None:
+        return jax.nn.softmax(logits)
+    weights = jax.nn.softmax(jnp.where(mask, logits, jnp.finfo(jnp.float32).min))
+    return jnp.where(mask, weights, 0.0)
+
+
+def mix_values(weights: Float[Array, "B H T S"], value: Float[Array, "B S H K"]) -> Float[Array, "B T H K"]:
+    """The values, summed by their weights for each query and head."""
+    return jnp.einsum("BHTS,BSHK->BTHK", weights.astype(value.dtype), value)
+
+
+def dot_product_attention(
+    query: Float[Array, "B T H K"],
+    key: Float[Array, "B S H K"],
+    value: Float[Array, "B S H K"],
+    mask: Bool[Array, "#B #H #T S"] | None = None,
+    bias: Float[Array, "#B #H #T S"] | None = None,
+    scale: float | None = None,
+) -> Float[Array, "B T H K"]:
+    """softmax(Q K^T / sqrt(d_k)) V (3.2.1, equation 1).
+
+    A query that may attend to nothing gets zeros. What the mask hides is as if it were not there: neither a gradient
+    nor a NaN or infinity passes through it.
+
+    Args:
+        query: one vector for each position and head.
+        key: one vector for each place that may be attended to.
+        value: what those places give.
+        mask: True = may attend.
+        bias: added to the scaled products.
+        scale: 1 / sqrt(d_k) where None.
+    """
+    query, key, value, bias = shield(query, key, value, mask, bias)
+    return mix_values(attention_weights(query, key, mask, bias, scale), value)
+
+
+def shield(
+    query: Float[Array, "B T H K"],
+    key: Float[Array, "B S H K"],
+    value: Float[Array, "B S H K"],
+    mask: Bool[Array, "#B #H #T S"] | None,
+    bias: Float[Array, "#B #H #T S"] | None,
+) -> tuple[Array, Array, Array, Array | None]:
+    """Query, key and value without what would leak through a product with zero, and the bias that makes up for it.
+
+    A product turns 0 * NaN into NaN. So places that are not finite become zero, and a bias of NaN gives them back to
+    the queries that do see them; queries that see nothing become zero.
+    """
+    if mask is None:
+        return query, key, value, bias
+    finite = jnp.isfinite(key).all(-1) & jnp.isfinite(value).all(-1)  # -> [B S H]
+    key, value = (jnp.where(finite[..., None], x, 0) for x in (key, value))
+    sees = jnp.swapaxes(mask.any(-1), 1, 2)[..., None]  # -> [B T H 1]
+    query = jnp.where(sees, query, 0)
+    poison = jnp.where(finite, 0.0, jnp.nan).swapaxes(1, 2)[:, :, None]  # -> [B H 1 S]
+    return query, key, value, poison if bias is None else bias + poison
+
+
+class MultiHeadAttention(nn.Module):
+    """Concat(head_1 .. head_h) W^O, each head attending over its own projections (3.2.2)."""
+
+    config: ModelConfig
+
+    def setup(self) -> None:
+        """W^Q, W^K, W^V of all heads side by side, [D, H*K], and W^O, [H*K, D]."""
+        heads = self.config.num_heads * self.config.channels
+        self.query, self.key, self.value = (
+            Projection(heads, ("width", "heads"), dtype=self.config.dtype) for _ in range(3)
+        )
+        self.out = Projection(self.config.width, ("heads", "width"), dtype=self.config.dtype)
+        self.dropout = Dropout(self.config.attention_dropout)
+
+    def __call__(
+        self,
+        queries: Float[Array, "B T D"],
+        memory: Float[Array, "B S D"] | KeyValue,
+        mask: Bool[Array, "#B #H #T S"] | None = None,
+        *,
+        deterministic: bool = True,
+        return_weights: bool = False,
+    ) -> tuple[Float[Array, "B T D"], Float[Array, "B H T S"] | None]:
+        """Attends from `queries` to `memory`, or to keys and values made of it before.
+
+        Returns:
+            The output, and the attention weights before dropout where `return_weights`, else None.
+        """
+        query = self._split(self.query(queries))  # -> [B T H K]
+        cached = isinstance(memory, KeyValue)
+        key_value = memory if isinstance(memory, KeyValue) else self.keys_values(memory)
+        key, value, bias = key_value.key, key_value.value, None
+        if not cached:  # a cache holds what the model made itself; a pass over all of it at each step would be waste
+            query, key, value, bias = shield(query, key, value, mask, bias)
+        weights = attention_weights(query, key, mask, bias)  # -> [B H T S]
+        mixed = mix_values(self.dropout(weights, deterministic=deterministic), value)
+        output = self.out(mixed.reshape(*queries.shape[:-1], -1))
+        return output, weights if return_weights else None
+
+    def keys_values(self, memory: Float[Array, "B S D"]) -> KeyValue:
+        """Keys and values of the memory, [B S H K], to attend to more than once."""
+        return KeyValue(key=self._split(self.key(memory)), value=self._split(self.value(memory)))
+
+    def _split(self, x: Float[Array, "B T C"]) -> Float[Array, "B T H K"]:
+        return x.reshape(*x.shape[:-1], self.config.num_heads, self.config.channels)

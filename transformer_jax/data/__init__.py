@@ -1,0 +1,1 @@
+"""From pairs of strings to batches: sources, tokenizer, packing plan, pipeline."""

@@ -1,0 +1,263 @@
+"""The parts of Figure 1: embeddings, positions, feed-forward network, the sublayer, and the two layers made of them."""
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from transformer_jax.attention import KeyValue, LayerCache, MultiHeadAttention
+from transformer_jax.config import ModelConfig
+from transformer_jax.dropout import Dropout
+from transformer_jax.projection import Projection
+
+
+class Embedding(nn.Module):
+    """Token vectors times sqrt(d_model) (3.4); the padding id is a constant zero. `logits` uses the same matrix."""
+
+    vocab_size: int
+    config: ModelConfig
+
+    def setup(self) -> None:
+        """One matrix [V, D]; a deviation of D^-0.5 makes both the scaled vectors and the logits of unit size."""
+        initialiser = nn.initializers.normal(self.config.width**-0.5)
+        self.table = self.param(
+            "table",
+            nn.with_logical_partitioning(initialiser, ("vocab", "width")),
+            (self.vocab_size, self.config.width),
+            jnp.float32,
+        )
+
+    def __call__(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
+        """The vectors of the tokens."""
+        vectors = jnp.take(self.table, tokens, axis=0) * math.sqrt(self.config.width)
+        return jnp.where((tokens == self.config.pad_id)[..., None], 0.0, vectors).astype(self.config.dtype)
+
+    def logits(self, x: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
+        """The products with every token's vector, in float32."""
+        flat, table = x.reshape(-1, x.shape[-1]), self.table.astype(x.dtype)
+        products = jnp.einsum("ND,VD->NV", flat, table, preferred_element_type=jnp.float32)
+        return products.reshape(*x.shape[:-1], self.vocab_size)
+
+
+def sinusoids(
+    length: int, width: int, layout: Literal["interleaved", "halves", "authors"] = "interleaved"
+) -> Float[np.ndarray, "{length} {width}"]:
+    """Sines and cosines of each position, at wavelengths from 2 pi to 10000 * 2 pi (3.5).
+
+    Args:
+        length: positions 0 to length - 1.
+        width: channels; even.
+        layout: interleaved is the paper's formula, PE(pos, 2i) = sin(pos / 10000^(2i / width)), PE(pos, 2i+1) the cosine;
+            halves holds the same values, all sines before all cosines; authors is the authors' published code: halves,
+            at frequencies 10000^(-i / (width / 2 - 1)).
+    """
+    half = width // 2
+    steps = max(half - 1, 1) if layout == "authors" else half
+    angles = np.arange(length)[:, None] * 10_000.0 ** (-np.arange(half) / steps)[None]
+    sines_cosines = (np.sin(angles), np.cos(angles))
+    join = np.stack(sines_cosines, axis=-1) if layout == "interleaved" else np.concatenate(sines_cosines, axis=-1)
+    return join.reshape(length, width).astype(np.float32)
+
+
+class Positions(nn.Module):
+    """Adds a vector for each position: sinusoids, or learned ones (3.5)."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T D"], positions: Int[Array, "#B T"], length: int) -> Float[Array, "B T D"]:
+        """`length` bounds the positions from above."""
+        config = self.config
+        if config.positions == "learned":
+            if length > config.max_positions:
+                raise ValueError(f"{length} positions, but max_positions={config.max_positions}")
+            initialiser = nn.with_logical_partitioning(nn.initializers.normal(1.0), ("positions", "width"))
+            table = self.param("table", initialiser, (config.max_positions, config.width), jnp.float32)
+        else:
+            table = jnp.asarray(sinusoids(length, config.width, config.positions))
+        return x + jnp.take(table, positions, axis=0).astype(x.dtype)
+
+
+class FeedForward(nn.Module):
+    """max(0, x W_1 + b_1) W_2 + b_2 at each position (3.3), with other activations and a gate by choice."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T D"], *, deterministic: bool = True) -> Float[Array, "B T D"]:
+        """Width d_model to d_ff and back."""
+        config = self.config
+        activation = {"relu": jax.nn.relu, "gelu": jax.nn.gelu, "silu": jax.nn.silu}[config.activation]
+
+        def widen(name: str) -> Float[Array, "B T F"]:
+            return Projection(config.ffn_width, ("width", "ffn"), use_bias=True, dtype=config.dtype, name=name)(x)
+
+        hidden = activation(widen("gate")) * widen("inner") if config.gated else activation(widen("inner"))
+        hidden = Dropout(config.activation_dropout)(hidden, deterministic=deterministic)
+        return Projection(config.width, ("ffn", "width"), use_bias=True, dtype=config.dtype, name="outer")(hidden)
+
+
+def layer_norm(config: ModelConfig, name: str | None = None) -> nn.LayerNorm:
+    """Layer normalisation over the channels; mean and variance in float32."""
+    return nn.LayerNorm(
+        epsilon=config.norm_epsilon,
+        dtype=config.dtype,
+        use_fast_variance=False,  # E[x^2] - E[x]^2 cancels where the mean is large
+        scale_init=nn.with_logical_partitioning(nn.initializers.ones, ("width",)),
+        bias_init=nn.with_logical_partitioning(nn.initializers.zeros, ("width",)),
+        name=name,
+    )
+
+
+class Sublayer(nn.Module):
+    """The frame around every sublayer (3.1, 5.4): LayerNorm(x + Dropout(f(x))), or x + Dropout(f(LayerNorm(x)))."""
+
+    config: ModelConfig
+
+    def setup(self) -> None:
+        """One normalisation, one dropout."""
+        self.norm = layer_norm(self.config)
+        self.dropout = Dropout(self.config.dropout)
+
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        function: Callable[[Array], tuple[Array, Any]],
+        *,
+        deterministic: bool,
+    ) -> tuple[Float[Array, "B T D"], Any]:
+        """Runs `function` within the frame; what it returns beside its output is passed on."""
+        if self.config.norm == "pre":
+            output, extra = function(self.norm(x))
+            return x + self.dropout(output, deterministic=deterministic), extra
+        output, extra = function(x)
+        return self.norm(x + self.dropout(output, deterministic=deterministic)), extra
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention, then the feed-forward network (3.1, Figure 1 left)."""
+
+    config: ModelConfig
+
+    def setup(self) -> None:
+        """Two sublayers, each in its frame."""
+        self.self_attention = MultiHeadAttention(self.config)
+        self.feed_forward = FeedForward(self.config)
+        self.self_attention_frame, self.feed_forward_frame = Sublayer(self.config), Sublayer(self.config)
+
+    def __call__(
+        self,
+        x: Float[Array, "B S D"],
+        mask: Bool[Array, "#B 1 #S S"] | None = None,
+        deterministic: bool = True,
+        return_attention: bool = False,
+    ) -> tuple[Float[Array, "B S D"], Float[Array, "B H S S"] | None]:
+        """Returns the output, and the attention weights where they are wanted."""
+        flags = {"deterministic": deterministic, "return_weights": return_attention}
+        x, weights = self.self_attention_frame(
+            x, lambda y: self.self_attention(y, y, mask, **flags), deterministic=deterministic
+        )
+        x, _ = self.feed_forward_frame(
+            x, lambda y: (self.feed_forward(y, deterministic=deterministic), None), deterministic=deterministic
+        )
+        return x, weights
+
+
+@flax.struct.dataclass
+class DecoderAttention:
+    """Attention weights of the decoder, before dropout; stacked over layers when they come from a model."""
+
+    self_attention: Float[Array, "*L B H T S"]
+    cross_attention: Float[Array, "*L B H T S2"] | None
+
+
+class DecoderLayer(nn.Module):
+    """Masked self-attention, attention to the encoder's output, then the feed-forward network (3.1, Figure 1 right).
+
+    Without an encoder, the second of the three is left out.
+    """
+
+    config: ModelConfig
+
+    def setup(self) -> None:
+        """Three sublayers, each in its frame."""
+        self.self_attention = MultiHeadAttention(self.config)
+        self.feed_forward = FeedForward(self.config)
+        self.self_attention_frame, self.feed_forward_frame = Sublayer(self.config), Sublayer(self.config)
+        if self.config.encoder_layers:
+            self.cross_attention = MultiHeadAttention(self.config)
+            self.cross_attention_frame = Sublayer(self.config)
+
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        memory: Float[Array, "B S D"] | None = None,
+        self_mask: Bool[Array, "#B 1 T T"] | None = None,
+        cross_mask: Bool[Array, "#B 1 #T S"] | None = None,
+        deterministic: bool = True,
+        return_attention: bool = False,
+    ) -> tuple[Float[Array, "B T D"], DecoderAttention | None]:
+        """Returns the output, and the attention weights where they are wanted."""
+        flags = {"deterministic": deterministic, "return_weights": return_attention}
+        x, own, cross = self._sublayers(
+            x,
+            lambda y: self.self_attention(y, y, self_mask, **flags),
+            lambda y: self.cross_attention(y, memory, cross_mask, **flags),
+            deterministic,
+        )
+        return x, DecoderAttention(own, cross) if return_attention else None
+
+    def step(
+        self,
+        x: Float[Array, "R T D"],
+        cache: LayerCache,
+        lengths: Int[Array, " R"],
+        self_mask: Bool[Array, "R 1 T C"],
+        memory_mask: Bool[Array, "B 1 1 S"] | None,
+        return_attention: bool = False,
+    ) -> tuple[Float[Array, "R T D"], LayerCache, DecoderAttention | None]:
+        """The next T positions of R rows whose past lies in the cache; returns the cache with them written behind."""
+
+        def attend_to_past(y: Float[Array, "R T D"]) -> tuple[Array, tuple[Array | None, KeyValue]]:
+            past = cache.past.write(self.self_attention.keys_values(y), lengths)
+            output, weights = self.self_attention(y, past, self_mask, return_weights=return_attention)
+            return output, (weights, past)
+
+        def attend_to_memory(y: Float[Array, "R T D"]) -> tuple[Array, Array | None]:
+            assert cache.memory is not None  # DecoderLayer has this sublayer only where there is an encoder
+            beams = y.reshape(cache.memory.key.shape[0], -1, y.shape[-1])  # -> [B W*T D], queries of one product
+            output, weights = self.cross_attention(beams, cache.memory, memory_mask, return_weights=return_attention)
+            if weights is not None:  # [B H W*T S] -> [R H T S]
+                split = weights.reshape(*weights.shape[:2], -1, y.shape[1], weights.shape[-1])
+                weights = split.swapaxes(1, 2).reshape(y.shape[0], -1, *split.shape[3:])
+            return output.reshape(y.shape), weights
+
+        x, (own, past), cross = self._sublayers(x, attend_to_past, attend_to_memory, deterministic=True)
+        attention = DecoderAttention(own, cross) if return_attention else None
+        return x, cache.replace(past=past), attention
+
+    def keys_values(self, memory: Float[Array, "B S D"]) -> KeyValue:
+        """What cross-attention needs of the encoder's output, computed once for a sentence."""
+        return self.cross_attention.keys_values(memory)
+
+    def _sublayers(
+        self,
+        x: Float[Array, "B T D"],
+        self_attention: Callable[[Array], tuple[Array, Any]],
+        cross_attention: Callable[[Array], tuple[Array, Any]],
+        deterministic: bool,
+    ) -> tuple[Float[Array, "B T D"], Any, Any]:
+        x, own = self.self_attention_frame(x, self_attention, deterministic=deterministic)
+        cross = None
+        if self.config.encoder_layers:
+            x, cross = self.cross_attention_frame(x, cross_attention, deterministic=deterministic)
+        x, _ = self.feed_forward_frame(
+            x, lambda y: (self.feed_forward(y, deterministic=deterministic), None), deterministic=deterministic
+        )
+        return x, own, cross

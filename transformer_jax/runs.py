@@ -1,0 +1,337 @@
+"""The run folder: the experiment file it starts from, what it holds, the record of its sessions, its lock."""
+
+import contextlib
+import dataclasses
+import difflib
+import importlib
+import importlib.metadata
+import importlib.util
+import json
+import operator
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+import traceback
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from transformer_jax.config import Experiment, fields_of, from_json, identity_difference, to_json
+from transformer_jax.errors import InputError
+
+_PACKAGE = "experiments"
+_VERSIONS_OF = (
+    "transformer-jax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "numpy",
+    "sentencepiece",
+    "sacrebleu",
+)
+
+
+class RunFolder:
+    """The paths of everything that one run writes."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.json"  # the experiment
+        self.environment = self.path / "environment.json"  # where each session of the run happened
+        self.tokenizer = self.path / "tokenizer"
+        self.cache = self.path / "cache"  # preprocessed data
+        self.checkpoints = self.path / "checkpoints"
+        self.metrics = self.path / "metrics.jsonl"  # values that are the same whenever the run is repeated
+        self.timings = self.path / "timings.jsonl"  # values of the clock
+        self.tensorboard = self.path / "tensorboard"
+        self.curves = self.path / "curves.png"
+        self.translations = self.path / "translations"
+
+
+def load_experiment(path: str | Path) -> Experiment:
+    """The experiment of a Python file with `get_config() -> Experiment`, from any working directory.
+
+    The file's folder is loaded as the package `experiments`, so that a file can build on its neighbours
+    (`from experiments import base`). Modules of that name that were there before are back afterwards.
+
+    Raises:
+        InputError: when the file is missing, is no Python, has no get_config that returns an Experiment, or raises; an
+            error raised in the folder's files is told with its file and line.
+    """
+    file = Path(path)
+    _check_file(file)
+    folder = Path(os.path.abspath(file)).parent
+    with _experiments_package(folder):
+        try:
+            experiment = _run_get_config(file, folder)
+        except SyntaxError as error:
+            where = _shown(file, folder, error.filename or str(file))
+            raise InputError(f"{where}:{error.lineno or 1}: syntax error: {error.msg}") from None
+        except Exception as error:
+            raise InputError(f"{_blame(file, folder, error)}: {_one_line(error)}") from error
+    if not isinstance(experiment, Experiment):
+        raise InputError(f"{file}: get_config() must return an Experiment, not {type(experiment).__name__}")
+    return experiment
+
+
+def _check_file(file: Path) -> None:
+    if file.is_dir():
+        raise InputError(f"{file}: is a folder; an experiment is a .py file in it")
+    if not file.exists():
+        neighbours = sorted(near.name for near in file.parent.glob("*.py")) if file.parent.is_dir() else []
+        close = difflib.get_close_matches(file.name, neighbours, 1) or difflib.get_close_matches(
+            f"{file.name}.py", neighbours, 1
+        )
+        hint = f"; did you mean {file.parent / close[0]}?" if close else ""
+        raise InputError(f"{file}: no such experiment file{hint}")
+    if file.suffix != ".py":
+        raise InputError(f"{file}: is no .py file; an experiment is a Python file with get_config() -> Experiment")
+
+
+@contextlib.contextmanager
+def _experiments_package(folder: Path) -> Iterator[None]:
+    """Within the context, the package `experiments` is this folder."""
+    before = _take_modules()
+    package = types.ModuleType(_PACKAGE)
+    package.__path__ = [str(folder)]
+    sys.modules[_PACKAGE] = package
+    importlib.invalidate_caches()  # a file written a moment ago is found too
+    try:
+        yield
+    finally:
+        _take_modules()
+        sys.modules.update(before)
+
+
+def _take_modules() -> dict[str, types.ModuleType]:
+    names = [name for name in sys.modules if name == _PACKAGE or name.startswith(f"{_PACKAGE}.")]
+    return {name: sys.modules.pop(name) for name in names}
+
+
+def _run_get_config(file: Path, folder: Path) -> object:
+    name = f"{_PACKAGE}.{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, folder / file.name)
+    if spec is None or spec.loader is None:
+        raise ImportError("cannot be loaded as a Python module")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    get_config = getattr(module, "get_config", None)
+    if not callable(get_config):
+        raise InputError("has no function get_config() -> Experiment")
+    return get_config()
+
+
+def _blame(file: Path, folder: Path, error: Exception) -> str:
+    """FILE:LINE of the deepest line of the user's folder in the error's traceback; FILE when it has none."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [(frame.filename, frame.lineno) for frame in frames if Path(frame.filename).is_relative_to(folder)]
+    return ":".join([_shown(file, folder, lines[-1][0]), str(lines[-1][1])]) if lines else str(file)
+
+
+def _shown(file: Path, folder: Path, filename: str) -> str:
+    """A file of the folder, told the way the user told the experiment file."""
+    inner = Path(filename)
+    return str(file.parent / inner.relative_to(folder)) if inner.is_relative_to(folder) else filename
+
+
+def _one_line(error: Exception) -> str:
+    message = " ".join(str(error).split())
+    return message if isinstance(error, InputError) else f"{type(error).__name__}: {message}"
+
+
+def open_run(workdir: str | Path) -> Experiment:
+    """The experiment of a run folder, from its config.json.
+
+    Raises:
+        InputError: when the folder is missing, or holds no config.json, or one that is broken.
+    """
+    folder = RunFolder(workdir)
+    if not folder.path.is_dir():
+        raise InputError(f"{folder.path}: no such run folder")
+    if not folder.config.is_file():
+        raise InputError(f"{folder.path}: not a run folder: it has no {folder.config.name}")
+    try:
+        return from_json(folder.config.read_text(encoding="utf-8"))
+    except ValueError as error:  # InputError and UnicodeDecodeError are ValueErrors
+        raise InputError(f"{folder.config}: {error}") from None
+
+
+def start(workdir: str | Path, experiment: Experiment) -> RunFolder:
+    """The folder of a new run, made, or that of a run of the same experiment, to go on with.
+
+    config.json then holds this experiment: its placement fields may differ from those of earlier sessions. So may its
+    identity fields as long as no step was trained, since an experiment whose first try failed is there to be corrected.
+
+    Raises:
+        InputError: when the folder belongs to another experiment (all differences are named) or to something else.
+    """
+    folder = RunFolder(workdir)
+    if folder.config.exists():
+        differences = identity_difference(open_run(workdir), experiment)
+        if differences and _has_trained(folder):
+            raise InputError(
+                f"{folder.path}: holds a run of another experiment; undo the differences or choose another --workdir: "
+                + "; ".join(differences)
+            )
+        if differences:
+            _forget(folder)
+    elif folder.path.is_dir() and (others := _visible(folder.path)):
+        raise InputError(
+            f"{folder.path}: not a run folder (it has no {folder.config.name}) and not empty (it has {others[0]}); "
+            "choose another --workdir"
+        )
+    _make(folder.path)
+    write_atomically(folder.config, to_json(experiment))
+    return folder
+
+
+def _has_trained(folder: RunFolder) -> bool:
+    return folder.metrics.exists() or (folder.checkpoints.is_dir() and any(folder.checkpoints.iterdir()))
+
+
+def _forget(folder: RunFolder) -> None:
+    """Drops what was derived from an experiment that is replaced; the cache notices changed inputs by itself."""
+    if folder.tokenizer.exists():
+        shutil.rmtree(folder.tokenizer)
+    folder.environment.unlink(missing_ok=True)
+
+
+def _visible(path: Path) -> list[str]:
+    """Names in a folder; the lock and a file half written when a process died begin with a dot."""
+    return sorted(entry.name for entry in path.iterdir() if not entry.name.startswith("."))
+
+
+def _make(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot make the run folder: {error.strerror}; choose another --workdir") from None
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a text file so that, whenever the process or the machine dies, the old or the new text is there whole."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)  # the new name is on disk only when its folder is
+    finally:
+        os.close(descriptor)
+
+
+def record_session(
+    folder: RunFolder, experiment: Experiment, *, platform_name: str, devices: Sequence[str], digests: Mapping[str, str]
+) -> None:
+    """Appends this session to environment.json: versions, devices, digests of data and tokenizer, placement, commit.
+
+    Raises:
+        InputError: when data or tokenizer are not those of the sessions before.
+    """
+    check_digests(folder, digests)
+    session: dict[str, Any] = {
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _VERSIONS_OF}},
+        "commit": _commit(),
+        "platform": platform_name,
+        "devices": list(devices),
+        "digests": dict(digests),
+        "seed": experiment.seed,
+        "placement": _placement(experiment),
+    }
+    write_atomically(folder.environment, json.dumps([*read_sessions(folder), session], indent=2) + "\n")
+
+
+def read_sessions(folder: RunFolder) -> list[dict[str, Any]]:
+    """The sessions of environment.json, oldest first; none when it does not exist yet.
+
+    Raises:
+        InputError: when the file is broken.
+    """
+    if not folder.environment.exists():
+        return []
+    try:
+        sessions: list[dict[str, Any]] = json.loads(folder.environment.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{folder.environment}: is broken: {error}; delete it to record afresh") from None
+    return sessions
+
+
+def check_digests(folder: RunFolder, digests: Mapping[str, str]) -> None:
+    """Checks digests, by the name of what they are of, against the first ever recorded in this run.
+
+    Raises:
+        InputError: when one differs; it names all that do.
+    """
+    first: dict[str, str] = {}
+    for session in read_sessions(folder):
+        first = {**session["digests"], **first}
+    changed = [
+        f"{name}: {first[name]} -> {digest}" for name, digest in digests.items() if first.get(name, digest) != digest
+    ]
+    if changed:
+        raise InputError(
+            f"{folder.path}: not what the run was started with; bring it back or choose another --workdir: "
+            + "; ".join(changed)
+        )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # run from a source folder
+        return None
+
+
+def _commit() -> str | None:
+    """The commit of the working directory's repository, with -dirty where tracked files differ; None without one."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return result.stdout.strip()
+
+
+def _placement(experiment: Experiment) -> dict[str, object]:
+    values: dict[str, object] = {}
+    for name, is_placement in fields_of(Experiment):
+        if is_placement:
+            with contextlib.suppress(AttributeError):  # a field of a kind that was not chosen
+                values[name] = operator.attrgetter(name)(experiment)
+    return values
+
+
+@contextlib.contextmanager
+def lock(workdir: str | Path) -> Iterator[None]:
+    """Keeps other processes from this run folder; the operating system lets go when the process dies.
+
+    Raises:
+        InputError: when another process holds it; it names the folder and that process.
+    """
+    path = Path(workdir)
+    _make(path)
+    holder = path / ".lock.holder"  # beside, since the lock file itself may be truncated by who asks for it
+    guard = filelock.FileLock(path / ".lock")
+    try:
+        guard.acquire(timeout=0)
+    except filelock.Timeout:
+        who = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
+        raise InputError(f"{path}: in use by {who}; wait for it or choose another --workdir") from None
+    try:
+        write_atomically(holder, f"process {os.getpid()} on {socket.gethostname()}")
+        yield
+        holder.unlink(missing_ok=True)
+    finally:
+        guard.release()

@@ -1,0 +1,55 @@
+"""The device mesh, and the one table from logical axis names of parameters to its axes."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from transformer_jax.config import MeshConfig
+from transformer_jax.errors import InputError
+
+BATCH_AXES = ("data", "fsdp")  # the leading axis of every batch array is split over both
+
+# Logical axis of a parameter -> axis of the mesh. "heads" is all heads' channels together (H*K).
+AXIS_RULES = (
+    ("vocab", "tensor"),
+    ("width", "fsdp"),
+    ("heads", "tensor"),
+    ("ffn", "tensor"),
+    ("positions", None),
+    ("layers", None),
+)
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The mesh (data, fsdp, tensor) over the given devices, or over all there are.
+
+    Raises:
+        InputError: where the sizes do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    asked = {"data": config.data, "fsdp": config.fsdp, "tensor": config.tensor}
+    fixed = math.prod(size for size in asked.values() if size > 0)
+    sizes = {axis: len(devices) // fixed if size == -1 else size for axis, size in asked.items()}
+    if math.prod(sizes.values()) != len(devices):
+        flags = " ".join(f"--mesh.{axis} {size}" for axis, size in asked.items())
+        raise InputError(f"{flags}: the product must be the number of devices, {len(devices)}; -1 takes what remains")
+    return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=(AxisType.Auto,) * 3, devices=list(devices))
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Rows of a batch split over data and fsdp, whole over tensor."""
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The whole array on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def state_shardings(abstract_state: Any, mesh: Mesh) -> Any:
+    """A NamedSharding for every leaf of an abstract state whose parameters carry logical axis names."""
+    return nn.logical_to_mesh_sharding(nn.get_partition_spec(abstract_state), mesh, AXIS_RULES)
