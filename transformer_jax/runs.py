@@ -1,7 +1,6 @@
 """The run folder: the experiment file it starts from, what it holds, the record of its sessions, its lock."""
 
 import contextlib
-import dataclasses
 import difflib
 import importlib
 import importlib.metadata
@@ -133,14 +132,14 @@ def _run_get_config(file: Path, folder: Path) -> object:
 def _blame(file: Path, folder: Path, error: Exception) -> str:
     """FILE:LINE of the deepest line of the user's folder in the error's traceback; FILE when it has none."""
     frames = traceback.extract_tb(error.__traceback__)
-    lines = [(frame.filename, frame.lineno) for frame in frames if Path(frame.filename).is_relative_to(folder)]
-    return ":".join([_shown(file, folder, lines[-1][0]), str(lines[-1][1])]) if lines else str(file)
+    lines = [frame for frame in frames if Path(frame.filename).parent == folder]
+    return f"{_shown(file, folder, lines[-1].filename)}:{lines[-1].lineno}" if lines else str(file)
 
 
 def _shown(file: Path, folder: Path, filename: str) -> str:
     """A file of the folder, told the way the user told the experiment file."""
-    inner = Path(filename)
-    return str(file.parent / inner.relative_to(folder)) if inner.is_relative_to(folder) else filename
+    other = Path(filename)
+    return str(file.parent / other.name) if other.parent == folder else filename
 
 
 def _one_line(error: Exception) -> str:
@@ -332,6 +331,6 @@ def lock(workdir: str | Path) -> Iterator[None]:
     try:
         write_atomically(holder, f"process {os.getpid()} on {socket.gethostname()}")
         yield
-        holder.unlink(missing_ok=True)
     finally:
+        holder.unlink(missing_ok=True)
         guard.release()

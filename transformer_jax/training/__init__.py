@@ -1,0 +1,1 @@
+"""From batches to checkpoints: loss, optimizer, step, evaluation, and the loop around them."""
