@@ -110,11 +110,13 @@ def _lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
 class Progress:
     """Shows how far a run is: a bar on a terminal, elsewhere a plain line for each report. A context manager."""
 
-    def __init__(self, total: int, step: int = 0, stream: TextIO = sys.stderr) -> None:
-        """Starts at `step` of `total` steps."""
-        self._total, self._step, self._stream = total, step, stream
+    def __init__(self, total: int, step: int = 0, stream: TextIO | None = None) -> None:
+        """Starts at `step` of `total` steps; shows on standard error where no stream is given."""
+        self._total, self._step, self._stream = total, step, stream or sys.stderr
         self._bar = (
-            tqdm(total=total, initial=step, unit="step", dynamic_ncols=True, file=stream) if stream.isatty() else None
+            tqdm(total=total, initial=step, unit="step", dynamic_ncols=True, file=self._stream)
+            if self._stream.isatty()
+            else None
         )
         self._first: tuple[int, float] | None = None
 
