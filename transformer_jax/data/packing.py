@@ -1,0 +1,136 @@
+"""Packing: which pairs share a row, as pure functions of lengths, seed and epoch; and the arrays of such rows."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+_WINDOW = 65_536  # pairs planned at a time: rows do not cross windows, and memory stays small
+_OPEN_ROWS = 16  # rows that may still take a pair: more of them fill better and plan slower
+
+
+@dataclasses.dataclass(frozen=True)
+class Ragged:
+    """Sequences of different lengths in one array: sequence i is values[offsets[i] : offsets[i + 1]]."""
+
+    values: Int[np.ndarray, " values"]
+    offsets: Int[np.ndarray, " sequences+1"]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.values[self.offsets[index] : self.offsets[index + 1]]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self[index] for index in range(len(self)))
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """The length of each sequence."""
+        return np.diff(self.offsets)
+
+    def take(self, indices: np.ndarray) -> "Ragged":
+        """The sequences at `indices`, in that order."""
+        lengths = self.lengths[indices]
+        offsets = offsets_of(lengths)
+        # Where each value comes from: its place within its sequence, moved to where that sequence starts here.
+        places = np.arange(offsets[-1]) + np.repeat(self.offsets[indices] - offsets[:-1], lengths)
+        return Ragged(self.values[places], offsets)
+
+
+def offsets_of(lengths: np.ndarray) -> np.ndarray:
+    """Where sequences of these lengths start when they lie end to end, and where the last ends."""
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
+
+
+def plan(lengths: Int[np.ndarray, "N 2"], limits: tuple[int, int], seed: int, epoch: int) -> Ragged:
+    """The rows of an epoch: the pairs that share a row, each pair in exactly one.
+
+    First-fit over a permutation of the pairs, with few rows open at a time; the rows then come in an order of their
+    own, so that how full a row is does not depend on when it comes.
+
+    Args:
+        lengths: tokens of source and target of each pair, none above its limit.
+        limits: tokens that a row holds on each side.
+        seed: of the run.
+        epoch: from 0; each has another order.
+
+    Returns:
+        The indices of the pairs of each row.
+    """
+    random = np.random.Generator(np.random.PCG64((seed, epoch)))
+    order = random.permutation(len(lengths))
+    rows: list[list[int]] = []
+    for start in range(0, len(order), _WINDOW):
+        window = order[start : start + _WINDOW]
+        rows += _first_fit(window, lengths[window], limits)
+    offsets = offsets_of(np.fromiter(map(len, rows), np.int64, len(rows)))
+    indices = np.fromiter((index for row in rows for index in row), np.int64, len(order))
+    return Ragged(indices, offsets).take(random.permutation(len(rows)))
+
+
+def _first_fit(indices: np.ndarray, lengths: np.ndarray, limits: tuple[int, int]) -> list[list[int]]:
+    rows: list[list[int]] = []
+    open_rows: list[tuple[int, int, list[int]]] = []  # room for source, room for target, pairs
+    for index, source, target in zip(indices.tolist(), *lengths.T.tolist(), strict=True):
+        for place, (source_room, target_room, row) in enumerate(open_rows):
+            if source <= source_room and target <= target_room:
+                row.append(index)
+                open_rows[place] = (source_room - source, target_room - target, row)
+                break
+        else:
+            if len(open_rows) == _OPEN_ROWS:
+                open_rows.remove(min(open_rows, key=lambda row: min(row[:2])))
+            rows.append([index])
+            open_rows.append((limits[0] - source, limits[1] - target, rows[-1]))
+    return rows
+
+
+def most_segments(lengths: Int[np.ndarray, "N 2"], limits: tuple[int, int]) -> int:
+    """The most pairs of these lengths that any row can hold: a static shape, whatever the plan."""
+    return min(
+        int(np.searchsorted(np.cumsum(np.sort(side)), limit, side="right"))
+        for side, limit in zip(lengths.T, limits, strict=True)
+    )
+
+
+class PackedRows(NamedTuple):
+    """Rows of one side; segments count from 1 in each row, positions from 0 in each segment, padding is 0 in all."""
+
+    tokens: Int[np.ndarray, "B T"]
+    segment_ids: Int[np.ndarray, "B T"]
+    positions: Int[np.ndarray, "B T"]
+
+
+def pack(rows: Ragged, sentences: Ragged, length: int) -> PackedRows:
+    """Rows of `length` tokens, the sentences of a row end to end, padding id 0 behind them.
+
+    Args:
+        rows: the indices of the sentences of each row; a row may be empty.
+        sentences: the ids of every sentence, end token included.
+        length: of a row; its sentences must fit.
+    """
+    tokens, segment_ids, positions = (np.zeros((len(rows), length), np.int32) for _ in range(3))
+    for row, members in enumerate(rows):
+        chosen = sentences.take(members)
+        used = slice(len(chosen.values))
+        tokens[row, used] = chosen.values
+        segment_ids[row, used] = np.repeat(np.arange(1, len(chosen) + 1), chosen.lengths)
+        positions[row, used] = np.arange(len(chosen.values)) - np.repeat(chosen.offsets[:-1], chosen.lengths)
+    return PackedRows(tokens, segment_ids, positions)
+
+
+def shift_right(targets: Int[np.ndarray, "B T"], positions: Int[np.ndarray, "B T"]) -> Int[np.ndarray, "B T"]:
+    """What the decoder reads to predict `targets`: in each segment the padding id, then all targets but the last."""
+    return np.where(positions == 0, 0, np.roll(targets, 1, axis=1)).astype(np.int32)
+
+
+def example_ids(rows: Ragged, segments: int) -> Int[np.ndarray, "B segments"]:
+    """The indices of the sentences of each row, in order, -1 behind them."""
+    ids = np.full((len(rows), segments), -1, np.int32)
+    for row, members in enumerate(rows):
+        ids[row, : len(members)] = members
+    return ids
