@@ -1,5 +1,7 @@
 """Attention (3.2): scaled dot products as free functions, multiple heads as a module, and keys and values kept."""
 
+from dataclasses import replace
+
 import flax.linen as nn
 import flax.struct
 import jax
@@ -57,8 +59,8 @@ class Cache:
 
     def reorder(self, rows: Int[Array, " R"]) -> "Cache":
         """Rows exchanged within their sentences, as beam search does: the memory stays where it is."""
-        layers = tuple(layer.replace(past=layer.past.select(rows)) for layer in self.layers)
-        return self.replace(layers=layers, lengths=self.lengths[rows])
+        layers = tuple(replace(layer, past=layer.past.select(rows)) for layer in self.layers)
+        return replace(self, layers=layers, lengths=self.lengths[rows])
 
     def select(self, rows: Int[Array, " R2"]) -> "Cache":
         """Any rows, all beams of a sentence together: sentences may be dropped, repeated or exchanged."""
@@ -67,10 +69,10 @@ class Cache:
         beams = self.lengths.shape[0] // self.memory_mask.shape[0]
         sentences = rows[::beams] // beams
         layers = tuple(
-            layer.replace(memory=None if layer.memory is None else layer.memory.select(sentences))
+            replace(layer, memory=None if layer.memory is None else layer.memory.select(sentences))
             for layer in self.layers
         )
-        return self.replace(layers=layers, memory_mask=self.memory_mask[sentences]).reorder(rows)
+        return replace(self, layers=layers, memory_mask=self.memory_mask[sentences]).reorder(rows)
 
 
 def attention_weights(

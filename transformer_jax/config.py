@@ -6,73 +6,21 @@ is its `--help` text.
 """
 
 import dataclasses
-import difflib
-import functools
 import json
-import types
-import typing
-from collections.abc import Callable, Iterator
-from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
+from typing import Annotated, Literal
 
 import pydantic
 
-from transformer_jax.errors import InputError
-
-_Config = TypeVar("_Config")
-
-
-def placement(default: Any) -> Any:
-    """A field that says where or how a run happens; it may differ on a resume."""
-    return dataclasses.field(default=default, metadata={"placement": True})
-
-
-@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(dataclasses.field, placement))
-def config(cls: type[_Config]) -> type[_Config]:
-    """A frozen, keyword-only dataclass that checks the type of each field; a mistake raises a one-line InputError."""
-    settings = pydantic.ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
-    checked: Any = pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=settings)(cls)
-    initialise: Callable[..., None] = checked.__init__
-
-    @functools.wraps(initialise)
-    def checked_initialise(self: object, *args: object, **fields: object) -> None:
-        try:
-            initialise(self, *args, **fields)
-        except pydantic.ValidationError as error:
-            raise InputError(_explain(error, checked)) from None
-
-    checked.__init__ = checked_initialise
-    return checked
-
-
-def _explain(error: pydantic.ValidationError, cls: type) -> str:
-    """The first mistake of a validation as one line: the field, the value, what would be right."""
-    mistake = error.errors(include_url=False)[0]
-    name = ".".join(str(part) for part in (cls.__name__, *mistake["loc"]))
-    if mistake["type"] in ("unexpected_keyword_argument", "unexpected_property"):
-        known = [flag for flag, _ in fields_of(cls)]
-        wrong = str(mistake["loc"][-1])
-        close = difflib.get_close_matches(wrong, known, 1) or difflib.get_close_matches(
-            wrong, {flag.rpartition(".")[2] for flag in known}, 1
-        )
-        return f"{name}: no such field" + (f"; did you mean {close[0]!r}?" if close else f"; there are {known}")
-    if mistake["type"] == "value_error":
-        return f"{name}: {mistake['ctx']['error']}"
-    return f"{name} = {mistake['input']!r}: {mistake['msg'][0].lower()}{mistake['msg'][1:]}"
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
-
-
-def _require_positive(owner: object, *names: str) -> None:
-    for name in names:
-        _require(getattr(owner, name) > 0, f"{name}={getattr(owner, name)} must be above 0")
-
-
-def _require_share(owner: object, *names: str) -> None:
-    for name in names:
-        _require(0 <= getattr(owner, name) < 1, f"{name}={getattr(owner, name)} must be in [0, 1)")
+from transformer_jax.checked import (
+    checked_from_json,
+    config,
+    fields_of,
+    leaves_of,
+    placement,
+    require,
+    require_positive,
+    require_share,
+)
 
 
 @config
@@ -106,30 +54,30 @@ class ModelConfig:
     dtype: Literal["float32", "bfloat16"] = "float32"  # of activations; parameters stay float32
 
     def __post_init__(self) -> None:
-        _require_positive(self, "width", "num_heads", "ffn_width", "vocab_size", "norm_epsilon", "max_positions")
-        _require_share(self, "dropout", "attention_dropout", "activation_dropout")
-        _require(self.encoder_layers >= 0, f"encoder_layers={self.encoder_layers} must not be negative")
-        _require(self.decoder_layers >= 0, f"decoder_layers={self.decoder_layers} must not be negative")
-        _require(
+        require_positive(self, "width", "num_heads", "ffn_width", "vocab_size", "norm_epsilon", "max_positions")
+        require_share(self, "dropout", "attention_dropout", "activation_dropout")
+        require(self.encoder_layers >= 0, f"encoder_layers={self.encoder_layers} must not be negative")
+        require(self.decoder_layers >= 0, f"decoder_layers={self.decoder_layers} must not be negative")
+        require(
             self.encoder_layers + self.decoder_layers > 0,
             "encoder_layers=0 and decoder_layers=0: a model needs a layer",
         )
         if self.head_width is None:
-            _require(
+            require(
                 self.width % self.num_heads == 0,
-                f"num_heads={self.num_heads} does not divide width={self.width}; choose heads that do, or set head_width",
+                f"num_heads={self.num_heads} does not divide width={self.width}; choose others, or set head_width",
             )
         else:
-            _require_positive(self, "head_width")
-        _require(
+            require_positive(self, "head_width")
+        require(
             self.width % 2 == 0 or self.positions == "learned",
             f"width={self.width} is odd; sinusoidal positions pair sines with cosines and need an even width",
         )
-        _require(
+        require(
             self.source_vocab_size is None or self.share_embeddings != "all",
             f"source_vocab_size={self.source_vocab_size} needs share_embeddings of 'target' or 'none'",
         )
-        _require(
+        require(
             0 <= self.pad_id < self.vocab_size, f"pad_id={self.pad_id} is not in the vocabulary of {self.vocab_size}"
         )
 
@@ -149,9 +97,9 @@ class Numerals:
     validation_numbers: int = 500  # size of the validation split, drawn likewise
 
     def __post_init__(self) -> None:
-        _require_positive(self, "test_numbers", "validation_numbers")
+        require_positive(self, "test_numbers", "validation_numbers")
         held_out = self.test_numbers + self.validation_numbers
-        _require(
+        require(
             self.limit >= 10 * held_out and self.limit <= 10**9,
             f"limit={self.limit} must be between 10 times the held-out numbers, {10 * held_out}, and 1,000,000,000",
         )
@@ -162,11 +110,11 @@ class TextFiles:
     """Pairs from aligned text files, one sentence a line, plain or .gz; each split is (source file, target file)."""
 
     kind: Literal["text"] = "text"
-    dir: str = placement(".")  # folder of the files
-    train: tuple[str, str] = placement(("train.source", "train.target"))  # files of the training pairs
-    validation: tuple[str, str] | None = placement(None)  # files of the validation pairs
-    test: tuple[str, str] | None = placement(None)  # files of the test pairs
-    url: str | None = placement(None)  # where files that are missing are fetched from
+    dir: str = placement(default=".")  # folder of the files
+    train: tuple[str, str] = placement(default=("train.source", "train.target"))  # files of the training pairs
+    validation: tuple[str, str] | None = placement(default=None)  # files of the validation pairs
+    test: tuple[str, str] | None = placement(default=None)  # files of the test pairs
+    url: str | None = placement(default=None)  # where files that are missing are fetched from
     sha256: tuple[tuple[str, str], ...] = ()  # (file, digest): refused when its bytes differ
 
 
@@ -175,10 +123,10 @@ class TsvFiles:
     """Pairs from tab-separated files, plain or .gz, one pair a line."""
 
     kind: Literal["tsv"] = "tsv"
-    dir: str = placement(".")  # folder of the files
-    train: str = placement("train.tsv")  # file of the training pairs
-    validation: str | None = placement(None)  # file of the validation pairs
-    test: str | None = placement(None)  # file of the test pairs
+    dir: str = placement(default=".")  # folder of the files
+    train: str = placement(default="train.tsv")  # file of the training pairs
+    validation: str | None = placement(default=None)  # file of the validation pairs
+    test: str | None = placement(default=None)  # file of the test pairs
     columns: tuple[int, int] = (0, 1)  # columns of source and target, from 0
 
 
@@ -188,12 +136,12 @@ class TensorflowDataset:
 
     kind: Literal["tfds"] = "tfds"
     name: str = "wmt14_translate/de-en"  # as in the catalogue: name/config:version
-    dir: str | None = placement(None)  # where the prepared set lies; None is ~/tensorflow_datasets
+    dir: str | None = placement(default=None)  # where the prepared set lies; None is ~/tensorflow_datasets
     source: str = "en"  # feature of the source side
     target: str = "de"  # feature of the target side
-    train: str = placement("train")  # split of the training pairs
-    validation: str | None = placement("validation")  # split of the validation pairs
-    test: str | None = placement("test")  # split of the test pairs
+    train: str = placement(default="train")  # split of the training pairs
+    validation: str | None = placement(default="validation")  # split of the validation pairs
+    test: str | None = placement(default="test")  # split of the test pairs
 
 
 DataConfig = Annotated[Numerals | TextFiles | TsvFiles | TensorflowDataset, pydantic.Field(discriminator="kind")]
@@ -209,7 +157,7 @@ class TokenizerConfig:
     split_digits: bool = False  # every digit a piece
 
     def __post_init__(self) -> None:
-        _require(0 < self.character_coverage <= 1, f"character_coverage={self.character_coverage} must be in (0, 1]")
+        require(0 < self.character_coverage <= 1, f"character_coverage={self.character_coverage} must be in (0, 1]")
 
 
 @config
@@ -221,7 +169,7 @@ class BatchConfig:
     target_length: int = 256  # the same for the target, its end token included
 
     def __post_init__(self) -> None:
-        _require_positive(self, "rows", "source_length", "target_length")
+        require_positive(self, "rows", "source_length", "target_length")
 
 
 @config
@@ -234,8 +182,8 @@ class Adam:
     epsilon: float = 1e-9
 
     def __post_init__(self) -> None:
-        _require_share(self, "beta1", "beta2")
-        _require_positive(self, "epsilon")
+        require_share(self, "beta1", "beta2")
+        require_positive(self, "epsilon")
 
 
 @config
@@ -249,9 +197,9 @@ class AdamW:
     weight_decay: float = 0.01  # times the learning rate; matrices only, no biases or norms
 
     def __post_init__(self) -> None:
-        _require_share(self, "beta1", "beta2")
-        _require_positive(self, "epsilon")
-        _require(self.weight_decay >= 0, f"weight_decay={self.weight_decay} must not be negative")
+        require_share(self, "beta1", "beta2")
+        require_positive(self, "epsilon")
+        require(self.weight_decay >= 0, f"weight_decay={self.weight_decay} must not be negative")
 
 
 OptimizerConfig = Annotated[Adam | AdamW, pydantic.Field(discriminator="kind")]
@@ -266,7 +214,7 @@ class PaperSchedule:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        _require_positive(self, "warmup_steps", "scale")
+        require_positive(self, "warmup_steps", "scale")
 
 
 @config
@@ -279,9 +227,9 @@ class Schedule:
     final: float = 0.0  # learning rate at the last step, of linear and cosine
 
     def __post_init__(self) -> None:
-        _require_positive(self, "peak")
-        _require(self.warmup_steps >= 0, f"warmup_steps={self.warmup_steps} must not be negative")
-        _require(0 <= self.final <= self.peak, f"final={self.final} must be between 0 and peak={self.peak}")
+        require_positive(self, "peak")
+        require(self.warmup_steps >= 0, f"warmup_steps={self.warmup_steps} must not be negative")
+        require(0 <= self.final <= self.peak, f"final={self.final} must be between 0 and peak={self.peak}")
 
 
 ScheduleConfig = Annotated[PaperSchedule | Schedule, pydantic.Field(discriminator="kind")]
@@ -300,17 +248,17 @@ class TrainingConfig:
     patience: int | None = None  # evaluations without a better metric before the run stops early
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             (self.steps is None) != (self.epochs is None),
             f"steps={self.steps}, epochs={self.epochs}: give one of the two",
         )
         for name in ("steps", "epochs", "clip_norm", "patience"):
             if getattr(self, name) is not None:
-                _require_positive(self, name)
-        _require_positive(self, "accumulation")
-        _require_share(self, "label_smoothing")
+                require_positive(self, name)
+        require_positive(self, "accumulation")
+        require_share(self, "label_smoothing")
         if self.average_decay is not None:
-            _require_share(self, "average_decay")
+            require_share(self, "average_decay")
 
 
 @config
@@ -322,25 +270,25 @@ class EvaluationConfig:
     metric: Literal["loss", "bleu", "chrf"] = "loss"  # decides the best checkpoint and early stopping
 
     def __post_init__(self) -> None:
-        _require_positive(self, "every")
-        _require(
+        require_positive(self, "every")
+        require(
             self.translations is None or self.translations >= 0,
             f"translations={self.translations} must not be negative",
         )
-        _require(self.metric == "loss" or self.translations != 0, f"metric={self.metric!r} needs translations above 0")
+        require(self.metric == "loss" or self.translations != 0, f"metric={self.metric!r} needs translations above 0")
 
 
 @config
 class CheckpointConfig:
     """When checkpoints are written and which stay."""
 
-    every: int = placement(1_000)  # steps between two checkpoints; the last step is always saved
-    newest: int = placement(3)  # checkpoints kept by age
-    best: int = placement(1)  # checkpoints kept by evaluation.metric, beside the newest
+    every: int = placement(default=1_000)  # steps between two checkpoints; the last step is always saved
+    newest: int = placement(default=3)  # checkpoints kept by age
+    best: int = placement(default=1)  # checkpoints kept by evaluation.metric, beside the newest
 
     def __post_init__(self) -> None:
-        _require_positive(self, "every", "newest")
-        _require(self.best >= 0, f"best={self.best} must not be negative")
+        require_positive(self, "every", "newest")
+        require(self.best >= 0, f"best={self.best} must not be negative")
 
 
 @config
@@ -350,11 +298,11 @@ class DecodingConfig:
     beam: int = 4  # hypotheses kept; 1 is greedy
     length_penalty: float = 0.6  # alpha of ((5 + length) / 6)^alpha
     extra_length: int = 50  # a translation is at most this many tokens longer than its source
-    batch_size: int = placement(64)  # sentences translated at once
+    batch_size: int = placement(default=64)  # sentences translated at once
 
     def __post_init__(self) -> None:
-        _require_positive(self, "beam", "extra_length", "batch_size")
-        _require(self.length_penalty >= 0, f"length_penalty={self.length_penalty} must not be negative")
+        require_positive(self, "beam", "extra_length", "batch_size")
+        require(self.length_penalty >= 0, f"length_penalty={self.length_penalty} must not be negative")
 
 
 @config
@@ -367,8 +315,8 @@ class MeshConfig:
 
     def __post_init__(self) -> None:
         sizes = (self.data, self.fsdp, self.tensor)
-        _require(all(size > 0 or size == -1 for size in sizes), f"mesh {sizes}: every axis is above 0, or -1")
-        _require(sizes.count(-1) <= 1, f"mesh {sizes}: only one axis may be -1")
+        require(all(size > 0 or size == -1 for size in sizes), f"mesh {sizes}: every axis is above 0, or -1")
+        require(sizes.count(-1) <= 1, f"mesh {sizes}: only one axis may be -1")
 
 
 @config
@@ -379,7 +327,7 @@ class LoggingConfig:
     tensorboard: bool = True  # also write TensorBoard events
 
     def __post_init__(self) -> None:
-        _require_positive(self, "every")
+        require_positive(self, "every")
 
 
 @config
@@ -396,51 +344,35 @@ class Experiment:
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoints: CheckpointConfig = CheckpointConfig()
     decoding: DecodingConfig = DecodingConfig()
-    mesh: MeshConfig = placement(MeshConfig())
-    logging: LoggingConfig = placement(LoggingConfig())
+    mesh: MeshConfig = placement(default=MeshConfig())
+    logging: LoggingConfig = placement(default=LoggingConfig())
     seed: int = 0
 
     def __post_init__(self) -> None:
         model, batch = self.model, self.batch
-        _require(model.encoder_layers > 0, "model.encoder_layers=0: a translation model has an encoder")
-        _require(model.decoder_layers > 0, "model.decoder_layers=0: a translation model has a decoder")
-        _require(
+        require(model.encoder_layers > 0, "model.encoder_layers=0: a translation model has an encoder")
+        require(model.decoder_layers > 0, "model.decoder_layers=0: a translation model has a decoder")
+        require(
             self.tokenizer.joint or model.share_embeddings != "all",
             "tokenizer.joint=False needs model.share_embeddings of 'target' or 'none'",
         )
-        _require(
+        require(
             not self.tokenizer.joint or model.source_vocab_size is None,
             f"model.source_vocab_size={model.source_vocab_size} needs tokenizer.joint=False",
         )
-        _require(
+        require(
             model.positions != "learned" or max(batch.source_length, batch.target_length) <= model.max_positions,
-            f"batch lengths {batch.source_length}, {batch.target_length} pass model.max_positions={model.max_positions}",
+            f"batch.source_length={batch.source_length}, batch.target_length={batch.target_length}: above "
+            f"model.max_positions={model.max_positions}",
         )
-        _require(
+        require(
             batch.rows % self.training.accumulation == 0,
             f"training.accumulation={self.training.accumulation} does not divide batch.rows={batch.rows}",
         )
-        _require(
+        require(
             self.mesh.tensor <= 0 or model.num_heads % self.mesh.tensor == 0,
             f"mesh.tensor={self.mesh.tensor} does not divide model.num_heads={model.num_heads}",
         )
-
-
-def fields_of(cls: type, prefix: str = "") -> Iterator[tuple[str, bool]]:
-    """Every leaf field of a config class as (dotted name, whether it is placement); unions give all their members'."""
-    hints = typing.get_type_hints(cls)
-    for field in dataclasses.fields(cls):
-        is_placement = bool(field.metadata.get("placement"))
-        members = [hint for hint in _members(hints[field.name]) if dataclasses.is_dataclass(hint)]
-        if not members:
-            yield prefix + field.name, is_placement
-        for member in members:
-            for name, inner in fields_of(typing.cast(type, member), f"{prefix}{field.name}."):
-                yield name, is_placement or inner
-
-
-def _members(hint: Any) -> tuple[Any, ...]:
-    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
 
 
 def to_json(experiment: Experiment) -> str:
@@ -454,23 +386,12 @@ def from_json(text: str) -> Experiment:
     Raises:
         InputError: on JSON that is broken, and on unknown fields and wrong values, by name.
     """
-    try:
-        return pydantic.TypeAdapter(Experiment).validate_json(text)
-    except pydantic.ValidationError as error:
-        raise InputError(_explain(error, Experiment)) from None
+    return checked_from_json(Experiment, text)
 
 
 def identity_difference(old: Experiment, new: Experiment) -> list[str]:
     """The identity fields in which two experiments differ, a line `name: old -> new` each."""
     placements = {name for name, is_placement in fields_of(Experiment) if is_placement}
-    before, after = (dict(_leaves(dataclasses.asdict(experiment))) for experiment in (old, new))
+    before, after = (dict(leaves_of(dataclasses.asdict(experiment))) for experiment in (old, new))
     names = [name for name in {**before, **after} if name not in placements and before.get(name) != after.get(name)]
     return [f"{name}: {before.get(name)} -> {after.get(name)}" for name in names]
-
-
-def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value

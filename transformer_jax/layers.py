@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -15,6 +16,7 @@ from transformer_jax.attention import KeyValue, LayerCache, MultiHeadAttention
 from transformer_jax.config import ModelConfig
 from transformer_jax.dropout import Dropout
 from transformer_jax.projection import Projection
+from transformer_jax.sharding import parameter
 
 
 class Embedding(nn.Module):
@@ -26,12 +28,7 @@ class Embedding(nn.Module):
     def setup(self) -> None:
         """One matrix [V, D]; a deviation of D^-0.5 makes both the scaled vectors and the logits of unit size."""
         initialiser = nn.initializers.normal(self.config.width**-0.5)
-        self.table = self.param(
-            "table",
-            nn.with_logical_partitioning(initialiser, ("vocab", "width")),
-            (self.vocab_size, self.config.width),
-            jnp.float32,
-        )
+        self.table = parameter(self, "table", initialiser, vocab=self.vocab_size, width=self.config.width)
 
     def __call__(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
         """The vectors of the tokens."""
@@ -53,9 +50,9 @@ def sinusoids(
     Args:
         length: positions 0 to length - 1.
         width: channels; even.
-        layout: interleaved is the paper's formula, PE(pos, 2i) = sin(pos / 10000^(2i / width)), PE(pos, 2i+1) the cosine;
-            halves holds the same values, all sines before all cosines; authors is the authors' published code: halves,
-            at frequencies 10000^(-i / (width / 2 - 1)).
+        layout: interleaved is the formula as printed, PE(pos, 2i) = sin(pos / 10000^(2i / width)), PE(pos, 2i + 1) the
+            cosine; halves holds the same values, all sines before all cosines; authors is the code the authors
+            published: halves, at frequencies 10000^(-i / (width / 2 - 1)).
     """
     half = width // 2
     steps = max(half - 1, 1) if layout == "authors" else half
@@ -77,8 +74,8 @@ class Positions(nn.Module):
         if config.positions == "learned":
             if length > config.max_positions:
                 raise ValueError(f"{length} positions, but max_positions={config.max_positions}")
-            initialiser = nn.with_logical_partitioning(nn.initializers.normal(1.0), ("positions", "width"))
-            table = self.param("table", initialiser, (config.max_positions, config.width), jnp.float32)
+            sizes = {"positions": config.max_positions, "width": config.width}
+            table = parameter(self, "table", nn.initializers.normal(1.0), **sizes)
         else:
             table = jnp.asarray(sinusoids(length, config.width, config.positions))
         return x + jnp.take(table, positions, axis=0).astype(x.dtype)
@@ -205,11 +202,14 @@ class DecoderLayer(nn.Module):
     ) -> tuple[Float[Array, "B T D"], DecoderAttention | None]:
         """Returns the output, and the attention weights where they are wanted."""
         flags = {"deterministic": deterministic, "return_weights": return_attention}
+
+        def attend_to_memory(y: Float[Array, "B T D"]) -> tuple[Array, Array | None]:
+            if memory is None:
+                raise ValueError("memory is None: this decoder attends to the output of an encoder")
+            return self.cross_attention(y, memory, cross_mask, **flags)
+
         x, own, cross = self._sublayers(
-            x,
-            lambda y: self.self_attention(y, y, self_mask, **flags),
-            lambda y: self.cross_attention(y, memory, cross_mask, **flags),
-            deterministic,
+            x, lambda y: self.self_attention(y, y, self_mask, **flags), attend_to_memory, deterministic
         )
         return x, DecoderAttention(own, cross) if return_attention else None
 
@@ -230,7 +230,8 @@ class DecoderLayer(nn.Module):
             return output, (weights, past)
 
         def attend_to_memory(y: Float[Array, "R T D"]) -> tuple[Array, Array | None]:
-            assert cache.memory is not None  # DecoderLayer has this sublayer only where there is an encoder
+            if cache.memory is None:
+                raise ValueError("the cache was started without a memory: this decoder attends to that of an encoder")
             beams = y.reshape(cache.memory.key.shape[0], -1, y.shape[-1])  # -> [B W*T D], queries of one product
             output, weights = self.cross_attention(beams, cache.memory, memory_mask, return_weights=return_attention)
             if weights is not None:  # [B H W*T S] -> [R H T S]
@@ -240,7 +241,7 @@ class DecoderLayer(nn.Module):
 
         x, (own, past), cross = self._sublayers(x, attend_to_past, attend_to_memory, deterministic=True)
         attention = DecoderAttention(own, cross) if return_attention else None
-        return x, cache.replace(past=past), attention
+        return x, replace(cache, past=past), attention
 
     def keys_values(self, memory: Float[Array, "B S D"]) -> KeyValue:
         """What cross-attention needs of the encoder's output, computed once for a sentence."""

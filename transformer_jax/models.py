@@ -1,5 +1,6 @@
 """The model (Figure 1): the encoder, the decoder, and the Transformer that joins them by encode and decode."""
 
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import flax.linen as nn
@@ -9,12 +10,13 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from transformer_jax import masks, sharding
+from transformer_jax import masks
 from transformer_jax.attention import Cache, KeyValue, LayerCache
 from transformer_jax.config import ModelConfig
 from transformer_jax.dropout import Dropout
 from transformer_jax.layers import DecoderAttention, DecoderLayer, Embedding, EncoderLayer, Positions, layer_norm
 from transformer_jax.projection import Projection
+from transformer_jax.sharding import parameter, state_shardings
 
 Parameters: TypeAlias = dict[str, Any]  # a plain tree; leaves under "layers" have a leading layer axis
 
@@ -112,7 +114,7 @@ class Decoder(nn.Module):
             )
             layers.append(written)
             weights.append(layer_weights)
-        cache = cache.replace(layers=tuple(layers), lengths=cache.lengths + positions.shape[1])
+        cache = replace(cache, layers=tuple(layers), lengths=cache.lengths + positions.shape[1])
         attention = jax.tree.map(lambda *leaves: jnp.stack(leaves), *weights) if return_attention else None
         return (self.norm(x) if self.config.norm == "pre" else x), cache, attention
 
@@ -153,8 +155,7 @@ class Transformer(nn.Module):
         if config.share_embeddings == "none":
             self.output = Projection(config.vocab_size, ("width", "vocab"), dtype=config.dtype)
         if config.output_bias:
-            zeros = nn.with_logical_partitioning(nn.initializers.zeros, ("vocab",))
-            self.output_bias = self.param("output_bias", zeros, (config.vocab_size,), jnp.float32)
+            self.output_bias = parameter(self, "output_bias", nn.initializers.zeros, vocab=config.vocab_size)
         if config.encoder_layers:
             self.source_positions = Positions(config)
             self.encoder = Encoder(config, self.unroll)
@@ -293,7 +294,7 @@ def init_parameters(config: ModelConfig, key: Key[Array, ""], mesh: Mesh | None 
     if mesh is None:
         return jax.jit(lambda key: nn.meta.unbox(initialise(config, key)))(key)
     abstract = jax.eval_shape(lambda key: initialise(config, key), key)
-    shardings = sharding.state_shardings(abstract, mesh)
+    shardings = state_shardings(abstract, mesh)
     return jax.jit(lambda key: nn.meta.unbox(initialise(config, key)), out_shardings=shardings)(key)
 
 

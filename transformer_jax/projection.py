@@ -1,8 +1,9 @@
 """The linear projection that attention, feed-forward network and output are made of."""
 
 import flax.linen as nn
-import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from transformer_jax.sharding import parameter
 
 
 class Projection(nn.Module):
@@ -20,10 +21,11 @@ class Projection(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*batch I"]) -> Float[Array, "*batch O"]:
         """[..., in] to [..., features]."""
-        initialiser = nn.with_logical_partitioning(nn.initializers.xavier_uniform(), self.axes)
-        kernel = self.param("kernel", initialiser, (x.shape[-1], self.features), jnp.float32)
-        y = x.astype(self.dtype).reshape(-1, x.shape[-1]) @ kernel.astype(self.dtype)  # -> [B*T, O]
+        width, (into, out) = x.shape[-1], self.axes
+        sizes = {into: width, out: self.features}
+        kernel = parameter(self, "kernel", nn.initializers.xavier_uniform(), **sizes)
+        y = x.astype(self.dtype).reshape(-1, width) @ kernel.astype(self.dtype)  # -> [B*T, O]
         if self.use_bias:
-            zeros = nn.with_logical_partitioning(nn.initializers.zeros, self.axes[1:])
-            y = y + self.param("bias", zeros, (self.features,), jnp.float32).astype(self.dtype)[None]
+            bias = parameter(self, "bias", nn.initializers.zeros, **{out: self.features})
+            y = y + bias.astype(self.dtype)[None]
         return y.reshape(*x.shape[:-1], self.features)

@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float
 
 from transformer_jax.config import MeshConfig
 from transformer_jax.errors import InputError
@@ -22,6 +24,14 @@ AXIS_RULES = (
     ("positions", None),
     ("layers", None),
 )
+
+
+def parameter(
+    module: nn.Module, name: str, initialiser: nn.initializers.Initializer, **axes: int
+) -> Float[Array, "..."]:
+    """A float32 parameter of a module; `axes` are its sizes under their logical names, in order."""
+    boxed = nn.with_logical_partitioning(initialiser, tuple(axes))
+    return cast(Array, module.param(name, boxed, tuple(axes.values()), jnp.float32))
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:

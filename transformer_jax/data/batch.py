@@ -37,3 +37,9 @@ class Batch:
     source: Side | None
     target: Side | None
     example_ids: Int[Array, "B N"]
+
+    def target_tokens(self) -> Float[Array, ""]:
+        """The number of target tokens that count."""
+        if self.target is None or self.target.weights is None:
+            raise ValueError("this batch has no weighted target tokens")
+        return self.target.weights.sum()

@@ -1,0 +1,48 @@
+"""Label-smoothed cross-entropy (5.4), as sums and counts: the mean is taken once, over all tokens there are."""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+
+@flax.struct.dataclass
+class LossSums:
+    """Sums over target tokens, in nats: what is minimised, the plain negative log-likelihood, and their number."""
+
+    loss: Float[Array, ""]
+    log_loss: Float[Array, ""]
+    tokens: Float[Array, ""]
+
+    @staticmethod
+    def zero() -> "LossSums":
+        """Nothing counted yet."""
+        return LossSums(*(jnp.zeros((), jnp.float32) for _ in range(3)))
+
+    def __add__(self, other: "LossSums") -> "LossSums":
+        return jax.tree.map(jnp.add, self, other)
+
+
+def cross_entropy(
+    logits: Float[Array, "B T V"],
+    targets: Int[Array, "B T"],
+    weights: Float[Array, "B T"],
+    label_smoothing: float = 0.0,
+) -> LossSums:
+    """Cross-entropy with the targets smoothed to (1 - epsilon) onehot + epsilon / V, summed over tokens.
+
+    No one-hot array is made: with z the logits, the sum over the vocabulary is
+    logsumexp(z) - (1 - epsilon) z[target] - epsilon mean(z).
+    """
+    logits = logits.astype(jnp.float32)
+    normaliser = jax.nn.logsumexp(logits, axis=-1)  # -> [B T]
+    log_loss = normaliser - jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    loss = log_loss
+    if label_smoothing:
+        loss = (1 - label_smoothing) * log_loss + label_smoothing * (normaliser - logits.mean(-1))
+    seen = weights > 0  # a padded place may hold anything
+    return LossSums(
+        loss=jnp.where(seen, loss * weights, 0.0).sum(),
+        log_loss=jnp.where(seen, log_loss * weights, 0.0).sum(),
+        tokens=weights.sum(),
+    )
