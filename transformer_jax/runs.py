@@ -1,12 +1,12 @@
 """The run folder: the experiment file it starts from, what it holds, the record of its sessions, its lock."""
 
 import contextlib
+import dataclasses
 import difflib
 import importlib
 import importlib.metadata
 import importlib.util
 import json
-import operator
 import os
 import platform
 import shutil
@@ -21,7 +21,8 @@ from typing import Any
 
 import filelock
 
-from transformer_jax.config import Experiment, fields_of, from_json, identity_difference, to_json
+from transformer_jax.checked import fields_of, leaves_of
+from transformer_jax.config import Experiment, from_json, identity_difference, to_json
 from transformer_jax.errors import InputError
 
 _PACKAGE = "experiments"
@@ -304,12 +305,8 @@ def _commit() -> str | None:
 
 
 def _placement(experiment: Experiment) -> dict[str, object]:
-    values: dict[str, object] = {}
-    for name, is_placement in fields_of(Experiment):
-        if is_placement:
-            with contextlib.suppress(AttributeError):  # a field of a kind that was not chosen
-                values[name] = operator.attrgetter(name)(experiment)
-    return values
+    placements = {name for name, is_placement in fields_of(Experiment) if is_placement}
+    return {name: value for name, value in leaves_of(dataclasses.asdict(experiment)) if name in placements}
 
 
 @contextlib.contextmanager
