@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy
 import pytest
 
 from transformer_jax import runs
@@ -245,14 +246,14 @@ class TestSessions:
         assert (one["placement"]["mesh.data"], two["placement"]["mesh.fsdp"]) == (2, 3)
         assert "seed" not in one["placement"]
         assert one["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
-        assert one["versions"]["numpy"] == pytest.importorskip("numpy").__version__
+        assert one["versions"]["numpy"] == numpy.__version__
 
     def test_digests_of_the_first_session_hold(self, tmp_path):
         folder = runs.start(tmp_path, experiment())
         for digests in ({"train": "a", "tokenizer": "b"}, {"train": "a", "test": "c"}):
             runs.record_session(folder, experiment(), platform_name="cpu", devices=[], digests=digests)
         runs.check_digests(folder, {"train": "a", "tokenizer": "b", "test": "c", "more": "d"})
-        with one_line(tmp_path, "tokenizer: b -> x", "test: c -> y") as _:
+        with one_line(tmp_path, "tokenizer: b -> x", "test: c -> y"):
             runs.check_digests(folder, {"train": "a", "tokenizer": "x", "test": "y"})
         with one_line("train: a -> z"):
             runs.record_session(folder, experiment(), platform_name="cpu", devices=[], digests={"train": "z"})

@@ -1,6 +1,7 @@
 """What a run tells: MetricsLog writes numbers to files, Progress shows them to whoever watches."""
 
 import contextlib
+import io
 import json
 import operator
 import os
@@ -8,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
@@ -110,7 +111,7 @@ def _lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
 class Progress:
     """Shows how far a run is: a bar on a terminal, elsewhere a plain line for each report. A context manager."""
 
-    def __init__(self, total: int, step: int = 0, stream: TextIO | None = None) -> None:
+    def __init__(self, total: int, step: int = 0, stream: io.TextIOBase | None = None) -> None:
         """Starts at `step` of `total` steps; shows on standard error where no stream is given."""
         self._total, self._step, self._stream = total, step, stream or sys.stderr
         self._bar = (
