@@ -1,0 +1,346 @@
+"""Greedy and beam search on chains drawn by hand, against exhaustive search and against a slow, plain reference."""
+
+import functools
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from transformer_jax.decoding import BeamSearch, Greedy, length_penalty
+from transformer_jax.errors import InputError
+
+PAD, EOS, A, B = 0, 1, 2, 3
+
+
+def next_logits(tables, tokens, cache):
+    """The step of a model that is a table: logits of each sentence for each prefix, start token included.
+
+    The cache is the prefix itself, as its number in the tree of all prefixes, and the sentence the row belongs to.
+    """
+    nodes = cache["node"] * tables.shape[-1] + 1 + tokens[:, 0]
+    return tables[cache["sentence"], nodes][:, None], {**cache, "node": nodes}
+
+
+def select(cache, rows):
+    return jax.tree.map(lambda leaf: leaf[rows], cache)
+
+
+def node_of(prefix, vocab_size):
+    return functools.reduce(lambda node, token: node * vocab_size + 1 + token, (PAD, *prefix), 0)
+
+
+def new_cache(sentences, width):
+    rows = jnp.repeat(jnp.asarray(sentences), width)
+    return {"node": jnp.zeros_like(rows), "sentence": rows}
+
+
+@functools.partial(jax.jit, static_argnames=("strategy", "max_length", "eos_id"))
+def search(strategy, tables, sentences, limits, max_length, eos_id=EOS):
+    return strategy.search(
+        functools.partial(next_logits, tables),
+        select,
+        new_cache(sentences, strategy.width),
+        limits,
+        max_length=max_length,
+        pad_id=PAD,
+        eos_id=eos_id,
+    )
+
+
+def random_tables(seed, num_sentences, vocab_size, max_length):
+    """Logits for every prefix of up to max_length tokens; padding looks best everywhere."""
+    num_nodes = (vocab_size ** (max_length + 2) - 1) // (vocab_size - 1)
+    tables = np.random.default_rng(seed).normal(scale=1.5, size=(num_sentences, num_nodes, vocab_size))
+    tables[:, :, PAD] = 9.0
+    return jnp.asarray(tables, jnp.float32)
+
+
+def log_softmax(logits):
+    """The reference's own: float64, without padding."""
+    logits = np.asarray(logits, np.float64).copy()
+    logits[PAD] = -np.inf
+    return logits - np.log(np.exp(logits).sum())
+
+
+def score(log_prob, length, alpha):
+    return log_prob / ((5 + length) / 6) ** alpha
+
+
+def exhaustive_search(table, limit, alpha):
+    """Every possible output as (score, tokens), best first."""
+    vocab_size = table.shape[-1]
+    found = []
+    for length in range(1, limit + 1):
+        for tokens in itertools.product(range(1, vocab_size), repeat=length):
+            if EOS in tokens[:-1] or (length < limit and tokens[-1] != EOS):
+                continue
+            total = sum(log_softmax(table[node_of(tokens[:i], vocab_size)])[tokens[i]] for i in range(length))
+            found.append((score(total, length, alpha), tokens))
+    return sorted(found, reverse=True)
+
+
+def reference_beam_search(table, limit, width, alpha):
+    """Beam search as (score, tokens), best first, written with lists; it never stops before the limit."""
+    beams, finished = [(0.0, ())], []
+    for length in range(1, limit + 1):
+        candidates = []
+        for total, tokens in beams:
+            log_probs = log_softmax(table[node_of(tokens, table.shape[-1])])
+            candidates += [(total + log_probs[i], (*tokens, i)) for i in range(1, len(log_probs))]
+        candidates = sorted(candidates, reverse=True)[: 2 * width]
+        ended = [c for c in candidates if c[1][-1] == EOS or length == limit]
+        beams = [c for c in candidates if c not in ended][:width]
+        finished += [(score(total, length, alpha), tokens) for total, tokens in ended]
+        finished = sorted(finished, reverse=True)[:width]
+    return finished
+
+
+def reference_greedy(table, limit):
+    tokens, total = (), 0.0
+    while len(tokens) < limit and EOS not in tokens:
+        log_probs = log_softmax(table[node_of(tokens, table.shape[-1])])
+        tokens, total = (*tokens, int(log_probs.argmax())), total + log_probs.max()
+    return total, tokens
+
+
+def assert_found(hypotheses, sentence, expected):
+    """The sentence's hypotheses are exactly these (score, tokens), and nothing where there are fewer."""
+    tokens, lengths, scores = (
+        np.asarray(field[sentence]) for field in (hypotheses.tokens, hypotheses.lengths, hypotheses.scores)
+    )
+    expected = expected[: len(scores)]
+    padding = ((PAD,) * tokens.shape[-1],) * (len(scores) - len(expected))
+    padded = [(*found, *[PAD] * (tokens.shape[-1] - len(found))) for _, found in expected]
+    assert [tuple(row) for row in tokens.tolist()] == [*padded, *padding]
+    assert lengths.tolist() == [len(found) for _, found in expected] + [0] * len(padding)
+    np.testing.assert_allclose(scores[: len(expected)], [value for value, _ in expected], atol=1e-5)
+    assert np.all(scores[len(expected) :] == -np.inf)
+
+
+def step_of(chain):
+    """The step of a model whose next token depends on the last one alone, by these probabilities."""
+    return lambda tokens, cache: (jnp.log(jnp.asarray(chain, jnp.float32))[tokens], cache)
+
+
+def search_chain(strategy, chain, limit, max_length=17, pad_id=PAD, step=None):
+    """Decodes one sentence."""
+    cache, limits = jnp.zeros((strategy.width,)), jnp.array([limit])
+    step = step or step_of(chain)
+    return strategy.search(step, select, cache, limits, max_length=max_length, pad_id=pad_id, eos_id=EOS)
+
+
+def found(hypotheses):
+    """The hypotheses of the only sentence as (tokens without padding, probability to 5 digits)."""
+    rows = zip(hypotheses.tokens[0].tolist(), hypotheses.lengths[0].tolist(), strict=True)
+    probabilities = np.exp(np.asarray(hypotheses.log_probs[0], np.float64)).round(5).tolist()
+    return [(row[:length], p) for (row, length), p in zip(rows, probabilities, strict=True)]
+
+
+#                 .55
+#         .6 .--> A ----> EOS        A, EOS:     .6 * .55       = .33   greedy goes here
+#   start --+     '-.45-> A          A, A, EOS:  .6 * .45 * .55 = .1485
+#         .4 '--> B ----> EOS        B, EOS:     .4 * 1         = .4    the best
+#                  1.0
+GARDEN_PATH = [[0, 0, 0.6, 0.4], [0, 1, 0, 0], [0, 0.55, 0.45, 0], [0, 1, 0, 0]]
+
+#         .52 .--> EOS                           EOS:        log .52 / (6/6) = -.654
+#   start ----+                 1.0     1.0
+#         .48 '--> A -----> B -----> EOS         A, B, EOS:  log .48 / (8/6) = -.550
+SHORT_OR_LONG = [[0, 0.52, 0.48, 0], [0, 1, 0, 0], [0, 0, 0, 1], [0, 1, 0, 0]]
+
+#   start --> A --> B --> A --> B --> ...
+NEVER_ENDS = [[0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1], [0, 0, 1, 0]]
+
+#   start, and every A after it: .9 --> EOS, .1 --> A
+ENDS_SOON = [[0, 0.9, 0.1, 0], [0, 1, 0, 0], [0, 0.9, 0.1, 0], [0, 1, 0, 0]]
+
+
+def test_greedy_follows_the_garden_path():
+    assert found(search_chain(Greedy(), GARDEN_PATH, limit=5)) == [([A, EOS], 0.33)]
+
+
+def test_beam_search_sees_past_it():
+    beam = BeamSearch(width=2, length_penalty=0.0)
+    assert found(search_chain(beam, GARDEN_PATH, limit=5)) == [([B, EOS], 0.4), ([A, EOS], 0.33)]
+
+
+def test_beam_search_lists_the_best_of_all_lengths():
+    hypotheses = search_chain(BeamSearch(width=3, length_penalty=0.0), GARDEN_PATH, limit=5)
+    assert found(hypotheses) == [([B, EOS], 0.4), ([A, EOS], 0.33), ([A, A, EOS], 0.1485)]
+
+
+@pytest.mark.parametrize(("alpha", "best"), [(0.0, [EOS]), (1.0, [A, B, EOS])])
+def test_length_penalty_favours_longer_outputs(alpha, best):
+    hypotheses = search_chain(BeamSearch(width=2, length_penalty=alpha), SHORT_OR_LONG, limit=5)
+    assert found(hypotheses)[0][0] == best
+    expected = sorted([math.log(0.52), math.log(0.48) / (8 / 6) ** alpha], reverse=True)
+    np.testing.assert_allclose(hypotheses.scores[0], expected, atol=1e-6)
+
+
+def test_length_penalty_of_the_paper():
+    np.testing.assert_allclose(length_penalty(jnp.array([1, 7, 13]), 1.0), [1, 2, 3], rtol=1e-6)
+    np.testing.assert_allclose(length_penalty(jnp.array([1, 7, 13]), 0.0), [1, 1, 1], rtol=1e-6)
+    np.testing.assert_allclose(length_penalty(jnp.array([1, 7, 19]), 0.6), [1, 1.515717, 2.297397], rtol=1e-6)
+    assert BeamSearch() == BeamSearch(width=4, length_penalty=0.6)
+
+
+def test_a_limit_finishes_what_is_open():
+    """At limit 2, A A (.27) did not end, and is ranked among those that did: B EOS (.4) and A EOS (.33)."""
+    hypotheses = search_chain(BeamSearch(width=3, length_penalty=0.6), GARDEN_PATH, limit=2)
+    assert found(hypotheses) == [([B, EOS], 0.4), ([A, EOS], 0.33), ([A, A], 0.27)]
+    expected = [math.log(p) / (7 / 6) ** 0.6 for p in (0.4, 0.33, 0.27)]
+    np.testing.assert_allclose(hypotheses.scores[0], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("strategy", [Greedy(), BeamSearch(width=2)])
+def test_an_output_without_an_end_is_kept_whole(strategy):
+    assert found(search_chain(strategy, NEVER_ENDS, limit=3))[0] == ([A, B, A], 1.0)
+
+
+def test_limits_reach_no_further_than_the_buffer():
+    assert found(search_chain(Greedy(), NEVER_ENDS, limit=7, max_length=2)) == [([A, B], 1.0)]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("alpha", [0.0, 0.6, 1.3])
+@pytest.mark.parametrize(("vocab_size", "max_length"), [(4, 3), (3, 4)])
+def test_a_wide_beam_is_exhaustive_search(vocab_size, max_length, alpha, seed):
+    beam = BeamSearch(width=vocab_size**max_length, length_penalty=alpha)
+    limits = [max_length, max_length - 1, 1]
+    tables = random_tables(seed, len(limits), vocab_size, max_length)
+    hypotheses = search(beam, tables, jnp.arange(len(limits)), jnp.array(limits), max_length)
+    for sentence, limit in enumerate(limits):
+        assert_found(hypotheses, sentence, exhaustive_search(tables[sentence], limit, alpha))
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.6])
+@pytest.mark.parametrize("width", [2, 3, 4])
+def test_a_narrow_beam_is_the_reference_run_to_its_limit(width, alpha):
+    limits = [5, 4, 2, 5, 3]
+    for seed in range(4):
+        tables = random_tables(seed, len(limits), vocab_size=7, max_length=5)
+        hypotheses = search(BeamSearch(width, alpha), tables, jnp.arange(len(limits)), jnp.array(limits), 5)
+        for sentence, limit in enumerate(limits):
+            expected = reference_beam_search(np.asarray(tables[sentence]), limit, width, alpha)
+            assert_found(hypotheses, sentence, expected)
+
+
+def test_greedy_takes_the_most_probable_token():
+    limits = [5, 4, 2, 5, 3]
+    tables = random_tables(11, len(limits), vocab_size=7, max_length=5)
+    hypotheses = search(Greedy(), tables, jnp.arange(len(limits)), jnp.array(limits), 5)
+    for sentence, limit in enumerate(limits):
+        assert_found(hypotheses, sentence, [reference_greedy(np.asarray(tables[sentence]), limit)])
+
+
+def test_a_beam_of_one_is_greedy():
+    """On SHORT_OR_LONG a runner-up would win by its length; a beam of one holds none."""
+    assert found(search_chain(BeamSearch(width=1, length_penalty=1.0), SHORT_OR_LONG, limit=5)) == [([EOS], 0.52)]
+    tables = random_tables(13, num_sentences=7, vocab_size=5, max_length=5)
+    sentences, limits = jnp.arange(7), jnp.full((7,), 5)
+    greedy, beam = (search(s, tables, sentences, limits, 5) for s in (Greedy(), BeamSearch(1, length_penalty=0.6)))
+    np.testing.assert_array_equal(beam.tokens, greedy.tokens)
+    np.testing.assert_array_equal(beam.log_probs, greedy.log_probs)
+    np.testing.assert_allclose(beam.scores, greedy.log_probs / ((5 + greedy.lengths) / 6) ** 0.6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("strategy", [Greedy(), BeamSearch(width=3)])
+def test_neighbours_do_not_matter(strategy):
+    limits = np.array([5, 1, 3, 4])
+    tables = random_tables(17, len(limits), vocab_size=5, max_length=5)
+    together = search(strategy, tables, jnp.arange(4), jnp.array(limits), 5)
+    order = [2, 0, 3, 1]
+    shuffled = search(strategy, tables, jnp.array(order), jnp.array(limits[order]), 5)
+    for sentence in range(4):
+        alone = search(strategy, tables, jnp.array([sentence]), jnp.array(limits[[sentence]]), 5)
+        for batch, place in ((together, sentence), (shuffled, order.index(sentence))):
+            for own, leaf in zip(jax.tree.leaves(alone), jax.tree.leaves(batch), strict=True):
+                np.testing.assert_array_equal(leaf[place], own[0])
+
+
+def count_steps(strategy, chain, limit):
+    calls = []
+
+    def counted_step(tokens, cache):
+        jax.debug.callback(lambda: calls.append(1))
+        return step_of(chain)(tokens, cache)
+
+    hypotheses = search_chain(strategy, chain, limit, step=counted_step)
+    jax.effects_barrier()
+    return len(calls), hypotheses
+
+
+def test_greedy_stops_when_all_have_ended():
+    steps, _ = count_steps(Greedy(), GARDEN_PATH, limit=11)
+    assert steps == 2
+
+
+def test_beam_search_stops_when_nothing_open_can_win():
+    """After two steps EOS (.9) and A EOS (.09) have ended; A A (.01) is open.
+
+    Its best at the limit of 7, with alpha 1, is log .01 / (12/6) = -2.303: below the list's log .09 / (7/6) = -2.064.
+    """
+    steps, hypotheses = count_steps(BeamSearch(width=2, length_penalty=1.0), ENDS_SOON, limit=7)
+    assert steps == 2
+    assert found(hypotheses) == [([EOS], 0.9), ([A, EOS], 0.09)]
+
+
+def test_beam_search_goes_on_while_something_open_can_win():
+    """With a limit of 13 it might still reach log .01 / (18/6) = -1.535; after A A A (.001), log .001 / 3 = -2.303."""
+    steps, hypotheses = count_steps(BeamSearch(width=2, length_penalty=1.0), ENDS_SOON, limit=13)
+    assert steps == 3
+    assert found(hypotheses) == [([EOS], 0.9), ([A, EOS], 0.09)]
+
+
+def test_rows_that_fill_the_batch_cost_no_step():
+    steps, hypotheses = count_steps(Greedy(), GARDEN_PATH, limit=0)
+    assert steps == 0
+    assert_found(hypotheses, 0, [])
+
+
+@pytest.mark.parametrize("strategy", [Greedy(), BeamSearch(width=3)])
+def test_nan_ends_its_own_sentence_only(strategy):
+    tables = random_tables(19, num_sentences=2, vocab_size=5, max_length=4)
+    broken = tables.at[0, node_of((), 5)].set(jnp.nan)
+    limits = jnp.array([4, 4])
+    hypotheses = search(strategy, broken, jnp.arange(2), limits, 4)
+    assert_found(hypotheses, 0, [])
+    untouched = search(strategy, tables, jnp.arange(2), limits, 4)
+    np.testing.assert_array_equal(hypotheses.tokens[1], untouched.tokens[1])
+    np.testing.assert_array_equal(hypotheses.scores[1], untouched.scores[1])
+
+
+def test_equal_candidates_come_by_token_id():
+    """All four words (1, 2, 3 and an end token of 4) are equal: the first is taken, again and again."""
+    tables = jnp.zeros((1, 5**4, 5))
+    one, three = (
+        search(s, tables, jnp.array([0]), jnp.array([2]), 2, eos_id=4) for s in (Greedy(), BeamSearch(3, 0.0))
+    )
+    assert one.tokens.tolist() == [[[1, 1]]]
+    assert three.tokens.tolist() == [[[4, PAD], [1, 1], [1, 2]]]
+
+
+def test_scores_are_float32_whatever_the_logits():
+    tables = random_tables(23, num_sentences=1, vocab_size=5, max_length=3)
+    halves = search(BeamSearch(2), tables.astype(jnp.bfloat16), jnp.array([0]), jnp.array([3]), 3)
+    assert halves.scores.dtype == halves.log_probs.dtype == jnp.float32
+    rounded = tables.astype(jnp.bfloat16).astype(jnp.float32)
+    assert_found(halves, 0, reference_beam_search(np.asarray(rounded[0]), limit=3, width=2, alpha=0.6))
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        (lambda: BeamSearch(width=0), "width=0 must be at least 1"),
+        (lambda: BeamSearch(length_penalty=-0.5), "length_penalty=-0.5 must not be negative"),
+        (lambda: BeamSearch(length_penalty=math.nan), "length_penalty=nan must not be negative"),
+        (lambda: search_chain(Greedy(), GARDEN_PATH, limit=3, pad_id=EOS), "pad_id=1 is also eos_id"),
+    ],
+)
+def test_mistakes_are_named(mistake, message):
+    with pytest.raises(InputError, match=message) as error:
+        mistake()
+    assert "\n" not in str(error.value)
