@@ -16,7 +16,7 @@ class Ragged:
     """Sequences of different lengths in one array: sequence i is values[offsets[i] : offsets[i + 1]]."""
 
     values: Int[np.ndarray, " values"]
-    offsets: Int[np.ndarray, " sequences+1"]
+    offsets: Int[np.ndarray, " offsets"]
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

@@ -184,6 +184,8 @@ def _explain(flag: str, vocab_size: int, message: str) -> str:
             f"{flag}={vocab_size}: too few pieces for the characters of the training text; "
             f"at least {smallest[1]}, or a lower tokenizer.character_coverage"
         )
+    if "insert_id" in message:
+        return f"{flag}={vocab_size}: too few pieces: the special ones alone are {UNK_ID + 1}"
     if "sentences_.empty()" in message or "all_chars_count" in message:
         return "no tokenizer can be trained: the training text is empty"
     return f"{flag}={vocab_size}: SentencePiece can not train on this: {' '.join(message.split())}"
