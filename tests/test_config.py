@@ -1,0 +1,278 @@
+"""Each mistake in a config is one line that names field, value and what is right; configs read back equal from JSON."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+
+from transformer_jax.checked import fields_of
+from transformer_jax.config import (
+    Adam,
+    AdamW,
+    BatchConfig,
+    CheckpointConfig,
+    DecodingConfig,
+    EvaluationConfig,
+    Experiment,
+    LoggingConfig,
+    MeshConfig,
+    ModelConfig,
+    Numerals,
+    PaperSchedule,
+    Schedule,
+    TensorflowDataset,
+    TextFiles,
+    TokenizerConfig,
+    TrainingConfig,
+    TsvFiles,
+    from_json,
+    identity_difference,
+    to_json,
+)
+from transformer_jax.errors import InputError
+
+
+def experiment(**fields):
+    return Experiment(**{"data": Numerals(), "training": TrainingConfig(steps=7)} | fields)
+
+
+def mistake(make, *arguments, **fields):
+    """The message of the InputError that is raised."""
+    with pytest.raises(InputError) as caught:
+        make(*arguments, **fields)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+MISTAKES = [
+    (ModelConfig, {"width": 0}, ["width=0", "above 0"]),
+    (ModelConfig, {"num_heads": 0}, ["num_heads=0", "above 0"]),
+    (ModelConfig, {"ffn_width": -3}, ["ffn_width=-3", "above 0"]),
+    (ModelConfig, {"vocab_size": 0}, ["vocab_size=0", "above 0"]),
+    (ModelConfig, {"norm_epsilon": 0.0}, ["norm_epsilon=0.0", "above 0"]),
+    (ModelConfig, {"max_positions": 0}, ["max_positions=0", "above 0"]),
+    (ModelConfig, {"head_width": 0}, ["head_width=0", "above 0"]),
+    (ModelConfig, {"dropout": 1.0}, ["dropout=1.0", "[0, 1)"]),
+    (ModelConfig, {"attention_dropout": -0.1}, ["attention_dropout=-0.1", "[0, 1)"]),
+    (ModelConfig, {"activation_dropout": 1.5}, ["activation_dropout=1.5", "[0, 1)"]),
+    (ModelConfig, {"encoder_layers": -1}, ["encoder_layers=-1", "negative"]),
+    (ModelConfig, {"decoder_layers": -1}, ["decoder_layers=-1", "negative"]),
+    (ModelConfig, {"encoder_layers": 0, "decoder_layers": 0}, ["encoder_layers=0", "decoder_layers=0", "a layer"]),
+    (ModelConfig, {"num_heads": 7}, ["num_heads=7", "width=512", "head_width"]),
+    (ModelConfig, {"width": 7, "num_heads": 7}, ["width=7", "even"]),
+    (ModelConfig, {"source_vocab_size": 11}, ["source_vocab_size=11", "'target' or 'none'"]),
+    (ModelConfig, {"pad_id": 13, "vocab_size": 13}, ["pad_id=13", "vocabulary of 13"]),
+    (ModelConfig, {"norm": "mid"}, ["norm", "'mid'", "'post' or 'pre'"]),
+    (ModelConfig, {"width": 3.5}, ["width", "3.5", "integer"]),
+    (ModelConfig, {"width": "512"}, ["width", "'512'", "integer"]),
+    (ModelConfig, {"width": True}, ["width", "True", "integer"]),
+    (ModelConfig, {"dropout": float("nan")}, ["dropout", "nan", "finite"]),
+    (Numerals, {"test_numbers": 0}, ["test_numbers=0", "above 0"]),
+    (Numerals, {"validation_numbers": 0}, ["validation_numbers=0", "above 0"]),
+    (Numerals, {"limit": 14_999}, ["limit=14999", "15000"]),
+    (Numerals, {"limit": 10**9 + 1}, ["limit=1000000001", "1,000,000,000"]),
+    (TextFiles, {"train": ("one",)}, ["train", "one"]),
+    (TokenizerConfig, {"character_coverage": 0.0}, ["character_coverage=0.0", "(0, 1]"]),
+    (TokenizerConfig, {"algorithm": "words"}, ["algorithm", "'words'", "'bpe' or 'unigram'"]),
+    (BatchConfig, {"rows": 0}, ["rows=0", "above 0"]),
+    (BatchConfig, {"source_length": 0}, ["source_length=0", "above 0"]),
+    (BatchConfig, {"target_length": 0}, ["target_length=0", "above 0"]),
+    (Adam, {"beta1": 1.0}, ["beta1=1.0", "[0, 1)"]),
+    (Adam, {"beta2": -0.1}, ["beta2=-0.1", "[0, 1)"]),
+    (Adam, {"epsilon": 0.0}, ["epsilon=0.0", "above 0"]),
+    (AdamW, {"beta1": 1.0}, ["beta1=1.0", "[0, 1)"]),
+    (AdamW, {"epsilon": 0.0}, ["epsilon=0.0", "above 0"]),
+    (AdamW, {"weight_decay": -0.1}, ["weight_decay=-0.1", "negative"]),
+    (PaperSchedule, {"warmup_steps": 0}, ["warmup_steps=0", "above 0"]),
+    (PaperSchedule, {"scale": 0.0}, ["scale=0.0", "above 0"]),
+    (Schedule, {"kind": "stairs"}, ["kind", "'stairs'", "'cosine'"]),
+    (Schedule, {"peak": 0.0}, ["peak=0.0", "above 0"]),
+    (Schedule, {"warmup_steps": -1}, ["warmup_steps=-1", "negative"]),
+    (Schedule, {"peak": 0.1, "final": 0.2}, ["final=0.2", "peak=0.1"]),
+    (TrainingConfig, {}, ["steps=None", "epochs=None", "one of the two"]),
+    (TrainingConfig, {"steps": 3, "epochs": 5}, ["steps=3", "epochs=5", "one of the two"]),
+    (TrainingConfig, {"steps": 0}, ["steps=0", "above 0"]),
+    (TrainingConfig, {"epochs": 0}, ["epochs=0", "above 0"]),
+    (TrainingConfig, {"steps": 3, "clip_norm": 0.0}, ["clip_norm=0.0", "above 0"]),
+    (TrainingConfig, {"steps": 3, "patience": 0}, ["patience=0", "above 0"]),
+    (TrainingConfig, {"steps": 3, "accumulation": 0}, ["accumulation=0", "above 0"]),
+    (TrainingConfig, {"steps": 3, "label_smoothing": 1.0}, ["label_smoothing=1.0", "[0, 1)"]),
+    (TrainingConfig, {"steps": 3, "average_decay": 1.0}, ["average_decay=1.0", "[0, 1)"]),
+    (EvaluationConfig, {"every": 0}, ["every=0", "above 0"]),
+    (EvaluationConfig, {"translations": -1}, ["translations=-1", "negative"]),
+    (EvaluationConfig, {"metric": "bleu", "translations": 0}, ["metric='bleu'", "translations"]),
+    (CheckpointConfig, {"every": 0}, ["every=0", "above 0"]),
+    (CheckpointConfig, {"newest": 0}, ["newest=0", "above 0"]),
+    (CheckpointConfig, {"best": -1}, ["best=-1", "negative"]),
+    (DecodingConfig, {"beam": 0}, ["beam=0", "above 0"]),
+    (DecodingConfig, {"extra_length": 0}, ["extra_length=0", "above 0"]),
+    (DecodingConfig, {"batch_size": 0}, ["batch_size=0", "above 0"]),
+    (DecodingConfig, {"length_penalty": -0.6}, ["length_penalty=-0.6", "negative"]),
+    (MeshConfig, {"fsdp": 0}, ["(-1, 0, 1)", "above 0, or -1"]),
+    (MeshConfig, {"tensor": -1}, ["(-1, 1, -1)", "only one"]),
+    (LoggingConfig, {"every": 0}, ["every=0", "above 0"]),
+    (experiment, {"model": ModelConfig(encoder_layers=0)}, ["model.encoder_layers=0", "encoder"]),
+    (experiment, {"model": ModelConfig(decoder_layers=0)}, ["model.decoder_layers=0", "decoder"]),
+    (experiment, {"tokenizer": TokenizerConfig(joint=False)}, ["tokenizer.joint", "model.share_embeddings"]),
+    (
+        experiment,
+        {"model": ModelConfig(share_embeddings="none", source_vocab_size=11)},
+        ["model.source_vocab_size=11", "tokenizer.joint=False"],
+    ),
+    (
+        experiment,
+        {"model": ModelConfig(positions="learned", max_positions=11), "batch": BatchConfig(source_length=13)},
+        ["13", "model.max_positions=11"],
+    ),
+    (
+        experiment,
+        {"batch": BatchConfig(rows=7), "training": TrainingConfig(steps=1, accumulation=3)},
+        ["training.accumulation=3", "batch.rows=7"],
+    ),
+    (experiment, {"mesh": MeshConfig(tensor=3)}, ["mesh.tensor=3", "model.num_heads=8"]),
+    (experiment, {"schedule": Adam()}, ["schedule", "'adam'", "'paper'"]),
+]
+
+
+@pytest.mark.parametrize(("make", "fields", "parts"), MISTAKES)
+def test_a_mistake_names_field_value_and_what_is_right(make, fields, parts):
+    message = mistake(make, **fields)
+    for part in parts:
+        assert part in message
+
+
+def test_every_limit_itself_is_allowed():
+    ModelConfig(width=7, num_heads=7, positions="learned", encoder_layers=0, dropout=0.0, pad_id=36_999)
+    ModelConfig(width=6, num_heads=4, head_width=5, share_embeddings="target", source_vocab_size=1)
+    Numerals(limit=15_000)
+    TokenizerConfig(character_coverage=1.0)
+    Schedule(peak=0.1, final=0.1, warmup_steps=0)
+    EvaluationConfig(metric="loss", translations=0)
+    CheckpointConfig(best=0)
+    DecodingConfig(beam=1, length_penalty=0.0)
+    MeshConfig(data=2, fsdp=-1, tensor=3)
+
+
+def test_a_typo_suggests_the_right_field():
+    assert "did you mean 'width'?" in mistake(ModelConfig, widht=3)
+    assert "did you mean 'num_heads'?" in mistake(dataclasses.replace, ModelConfig(), nheads=3)
+    assert "'warmup_steps'" in mistake(PaperSchedule, something_else=3)
+
+
+def test_heads_that_do_not_divide_the_width_have_a_width_of_their_own():
+    assert ModelConfig(width=512, num_heads=8).channels == 64
+    assert ModelConfig(width=6, num_heads=4, head_width=5).channels == 5
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"data": Numerals(limit=15_013)},
+        {"data": TextFiles(train=("a.en", "a.de"), test=("b.en", "b.de"), sha256=(("a.en", "00"), ("a.de", "11")))},
+        {"data": TsvFiles(train="größe.tsv", columns=(2, 3))},
+        {"data": TensorflowDataset(name="wmt14_translate/fr-en", target="fr", validation=None)},
+        {"optimizer": Adam(epsilon=1e-7)},
+        {"optimizer": AdamW(weight_decay=1 / 3)},
+        {"schedule": PaperSchedule(warmup_steps=13)},
+        *(
+            {"schedule": Schedule(kind=kind, peak=0.1 + 0.2)}
+            for kind in ("linear", "cosine", "inverse_sqrt", "constant")
+        ),
+        {"training": TrainingConfig(epochs=3, clip_norm=1.0, average_decay=0.999, patience=5)},
+        {"training": TrainingConfig(steps=3, clip_norm=1)},
+        {"mesh": MeshConfig(data=2, fsdp=3, tensor=4), "logging": LoggingConfig(tensorboard=False), "seed": 11},
+    ],
+)
+def test_every_kind_reads_back_equal_from_json(fields):
+    made = experiment(**fields)
+    text = to_json(made)
+    assert from_json(text) == made
+    assert to_json(from_json(text)) == text
+
+
+class TestFromJson:
+    def changed(self, **values):
+        """The JSON of an experiment with values put at dotted names."""
+        tree = json.loads(to_json(experiment()))
+        for name, value in values.items():
+            *path, last = name.split("__")
+            branch = tree
+            for part in path:
+                branch = branch[part]
+            branch[last] = value
+        return json.dumps(tree)
+
+    @pytest.mark.parametrize(
+        ("values", "parts"),
+        [
+            ({"model__widht": 3}, ["model.widht", "did you mean 'width'?"]),
+            ({"model__width": "wide"}, ["model.width", "'wide'", "integer"]),
+            ({"model__num_heads": 7}, ["model", "num_heads=7", "width=512"]),
+            ({"model__encoder_layers": 0}, ["model.encoder_layers=0"]),
+            ({"data__kind": "csv"}, ["data", "'csv'", "'numerals', 'text', 'tsv', 'tfds'"]),
+            ({"data": {"kind": "text", "dri": "x"}}, ["data.text.dri", "did you mean 'dir'?"]),
+        ],
+    )
+    def test_a_mistake_is_named(self, values, parts):
+        message = mistake(from_json, self.changed(**values))
+        for part in parts:
+            assert part in message
+
+    def test_a_missing_field_is_named(self):
+        assert "training" in mistake(from_json, '{"data": {"kind": "numerals"}}')
+
+    @pytest.mark.parametrize("text", ["", "{", "[]", "nonsense"])
+    def test_what_is_no_experiment_is_refused(self, text):
+        assert "Experiment" in mistake(from_json, text)
+
+
+class TestIdentity:
+    def test_equal_experiments_do_not_differ(self):
+        assert identity_difference(experiment(), experiment()) == []
+
+    def test_identity_fields_differ_by_dotted_name(self):
+        new = experiment(seed=3, model=ModelConfig(dropout=0.2), optimizer=AdamW())
+        assert sorted(identity_difference(experiment(), new)) == [
+            "model.dropout: 0.1 -> 0.2",
+            "optimizer.kind: adam -> adamw",
+            "optimizer.weight_decay: None -> 0.01",
+            "seed: 0 -> 3",
+        ]
+
+    @pytest.mark.parametrize(
+        ("old", "new"),
+        [
+            ({}, {"mesh": MeshConfig(data=1, fsdp=2), "logging": LoggingConfig(every=3)}),
+            ({}, {"checkpoints": CheckpointConfig(every=3, newest=5, best=7)}),
+            ({}, {"decoding": DecodingConfig(batch_size=3)}),
+            ({"data": TextFiles()}, {"data": TextFiles(dir="d", train=("a", "b"), test=("c", "d"), url="u")}),
+            ({"data": TsvFiles()}, {"data": TsvFiles(dir="d", train="a", validation="b")}),
+            ({"data": TensorflowDataset()}, {"data": TensorflowDataset(dir="d", train="train[:9]", test=None)}),
+        ],
+    )
+    def test_placement_is_no_difference(self, old, new):
+        assert identity_difference(experiment(**old), experiment(**new)) == []
+
+    def test_what_is_placement_is_this_list(self):
+        """A field added to it, or lost from it, changes what a resume refuses: decide that on purpose."""
+        split = ["train", "validation", "test"]
+        assert {name for name, is_placement in fields_of(Experiment) if is_placement} == {
+            *(f"data.{name}" for name in ["dir", "url", *split]),
+            *(f"checkpoints.{name}" for name in ["every", "newest", "best"]),
+            *(f"mesh.{name}" for name in ["data", "fsdp", "tensor"]),
+            *(f"logging.{name}" for name in ["every", "tensorboard"]),
+            "decoding.batch_size",
+        }
+
+
+def test_configs_are_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        ModelConfig().width = 3
+
+
+def test_configs_load_without_jax():
+    program = "import sys, transformer_jax.config; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -1,0 +1,47 @@
+"""The experiments that ship are valid and read back equal."""
+
+from pathlib import Path
+
+import pytest
+
+from transformer_jax.config import from_json, to_json
+from transformer_jax.runs import load_experiment
+
+FOLDER = Path(__file__).parent.parent / "experiments"
+FILES = sorted(FOLDER.glob("*.py"))
+
+
+def test_the_experiments_are_these():
+    assert [file.stem for file in FILES] == [
+        "multi30k_en_de",
+        "numerals",
+        "wmt14_en_de_base",
+        "wmt14_en_de_big",
+        "wmt14_en_fr_big",
+    ]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_an_experiment_reads_back_equal(file):
+    experiment = load_experiment(file)
+    assert from_json(to_json(experiment)) == experiment
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_an_experiment_names_the_command_that_runs_it(file):
+    command = "make train" if file.stem == "numerals" else f"experiments/{file.name} --workdir runs/"
+    assert command in file.read_text()
+
+
+def test_the_paper_rows_differ_where_the_paper_says():
+    base, big, french = (load_experiment(FOLDER / f"wmt14_en_{name}.py") for name in ("de_base", "de_big", "fr_big"))
+    sizes = [
+        (e.model.width, e.model.num_heads, e.model.ffn_width, e.model.vocab_size, e.model.dropout, e.training.steps)
+        for e in (base, big, french)
+    ]
+    assert sizes == [
+        (512, 8, 2048, 37_000, 0.1, 100_000),
+        (1024, 16, 4096, 37_000, 0.3, 300_000),
+        (1024, 16, 4096, 32_000, 0.1, 300_000),
+    ]
+    assert {e.model.channels for e in (base, big, french)} == {64}
