@@ -209,7 +209,7 @@ def _encode(tokenizer: Tokenizer, texts: Sequence[str], bar: tqdm) -> Ragged:
 def _read_cache(path: Path) -> tuple[Ragged, Ragged] | None:
     """What `_write_cache` wrote; None where there is nothing, or a damaged file."""
     try:
-        with np.load(path) as arrays:
+        with path.open("rb") as file, np.load(file) as arrays:
             source, target = (
                 Ragged(arrays[f"{side}_values"], arrays[f"{side}_offsets"]) for side in ("source", "target")
             )
@@ -219,13 +219,16 @@ def _read_cache(path: Path) -> tuple[Ragged, Ragged] | None:
 
 
 def _write_cache(path: Path, source: Ragged, target: Ragged) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        np.savez(
-            file,
-            source_values=source.values,
-            source_offsets=source.offsets,
-            target_values=target.values,
-            target_offsets=target.offsets,
-        )
-    os.replace(file.name, path)  # whole or not at all, whoever else writes it
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # whole or not at all, whoever else writes it
+            np.savez(
+                Path(folder, path.name),
+                source_values=source.values,
+                source_offsets=source.offsets,
+                target_values=target.values,
+                target_offsets=target.offsets,
+            )
+            os.replace(Path(folder, path.name), path)
+    except OSError as error:
+        raise InputError(f"{path}: the tokenised pairs can not be written: {error.strerror}") from None

@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import SupportsIndex
 
 import sentencepiece
 
@@ -60,12 +61,12 @@ class Tokenizer:
         """The ids of each text, without an end token; of an empty text none."""
         return list(self._processor.encode(list(texts)))
 
-    def decode(self, ids: Iterable[Iterable[int]]) -> list[str]:
+    def decode(self, ids: Iterable[Iterable[SupportsIndex]]) -> list[str]:
         """The text of each sequence of ids; padding and end tokens are left out."""
         kept = [[int(token) for token in sentence if token not in (PAD_ID, EOS_ID)] for sentence in ids]
         return list(self._processor.decode(kept))
 
-    def pieces(self, ids: Iterable[int]) -> list[str]:
+    def pieces(self, ids: Iterable[SupportsIndex]) -> list[str]:
         """The piece of each id, as in the vocabulary, where U+2581 marks the start of a word."""
         return [self._processor.id_to_piece(int(token)) for token in ids]
 

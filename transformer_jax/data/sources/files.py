@@ -124,9 +124,9 @@ def _fetch(url: str, name: str, path: Path, data: TextFiles) -> bytes:
 def _write(path: Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
-            file.write(content)
-        os.replace(file.name, path)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # whole or not at all, whoever else fetches it
+            Path(folder, path.name).write_bytes(content)
+            os.replace(Path(folder, path.name), path)
     except OSError as error:
         raise InputError(
             f"{path.absolute()}: can not be written: {error.strerror}; give another folder with --data.dir"

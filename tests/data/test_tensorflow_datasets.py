@@ -1,0 +1,101 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from transformer_jax.config import TensorflowDataset
+from transformer_jax.data.sources import Pairs, load_pairs
+from transformer_jax.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import tensorflow_datasets as tfds
+
+    class FlatNumerals(tfds.core.GeneratorBasedBuilder):
+        """Pairs as features of a dictionary."""
+
+        VERSION = tfds.core.Version("1.0.0")
+        features = tfds.features.FeaturesDict({"en": tfds.features.Text(), "de": tfds.features.Text()})
+
+        def _info(self):
+            return tfds.core.DatasetInfo(builder=self, features=self.features)
+
+        def _split_generators(self, dl_manager):
+            return {
+                "train": self._generate_examples([("one", "eins"), ("five", "fünf")]),
+                "test": self._generate_examples([("two", "zwei")]),
+            }
+
+        def _generate_examples(self, pairs):
+            for key, (en, de) in enumerate(pairs):
+                yield key, {"en": en, "de": de}
+
+    class TranslationNumerals(FlatNumerals):
+        """Pairs as a Translation feature, as the wmt sets have them."""
+
+        features = tfds.features.Translation(("de", "en"))
+
+    folder = tmp_path_factory.mktemp("tfds")
+    for builder in (FlatNumerals, TranslationNumerals):
+        builder(data_dir=folder).download_and_prepare(file_format="array_record")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["flat_numerals", "flat_numerals:1.0.0", "translation_numerals"])
+def test_a_prepared_set_gives_its_pairs_as_text(prepared: Path, name: str):
+    data = TensorflowDataset(name=name, dir=str(prepared), validation=None)
+    pairs = load_pairs(data, "train")
+    assert sorted(zip(pairs.sources, pairs.targets, strict=True)) == [("five", "fünf"), ("one", "eins")]
+    assert load_pairs(data, "test") == Pairs(["two"], ["zwei"])
+    assert load_pairs(data, "validation") is None
+
+
+def test_tensorflow_and_torch_are_never_imported(prepared: Path):
+    program = f"""
+import sys
+from transformer_jax.config import TensorflowDataset
+from transformer_jax.data.sources import load_pairs
+assert "tensorflow_datasets" not in sys.modules
+assert len(load_pairs(TensorflowDataset(name="flat_numerals", dir={str(prepared)!r}), "train")) == 2
+assert not {{"tensorflow", "torch"}} & set(sys.modules)
+"""
+    root = Path(__file__).resolve().parents[2]
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=root)
+
+
+def test_an_unknown_split_and_feature_name_what_there_is(prepared: Path):
+    with pytest.raises(InputError, match=r"split 'dev' of 'flat_numerals'.*\['train', 'test'\]"):
+        load_pairs(TensorflowDataset(name="flat_numerals", dir=str(prepared), validation="dev"), "validation")
+    with pytest.raises(InputError, match=r"data\.source='fr': .*\['de', 'en'\]"):
+        load_pairs(TensorflowDataset(name="flat_numerals", dir=str(prepared), source="fr"), "train")
+
+
+@pytest.mark.parametrize("name", ["no_such_set", "no such name"])
+def test_an_unknown_set_is_one_line(tmp_path: Path, name: str):
+    with pytest.raises(InputError, match=rf"^data\.name='{name}': .*--data\.dir$") as error:
+        load_pairs(TensorflowDataset(name=name, dir=str(tmp_path)), "train")
+    assert len(str(error.value)) < 500  # not the whole catalogue
+
+
+def test_a_set_that_cannot_be_prepared_is_one_line_with_the_way_to_do_it(tmp_path: Path, monkeypatch):
+    import tensorflow_datasets as tfds
+
+    def unreachable(*_: object, **__: object):
+        raise ConnectionError("no route to host\nand more")
+
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", unreachable)
+    with pytest.raises(InputError) as error:
+        load_pairs(TensorflowDataset(name="wmt14_translate/de-en", dir=str(tmp_path)), "train")
+    message = str(error.value)
+    assert message.startswith(f"data.name='wmt14_translate/de-en' is not prepared in {tmp_path}/wmt14_translate/de-en")
+    assert "ConnectionError: no route to host)" in message
+    assert f'tfds.builder("wmt14_translate/de-en", data_dir="{tmp_path}", file_format="array_record")' in message
+    assert "\n" not in message
+
+
+def test_a_set_of_this_process_is_prepared_when_it_is_not_yet(prepared: Path, tmp_path: Path):
+    data = TensorflowDataset(name="flat_numerals", dir=str(tmp_path))
+    assert len(load_pairs(data, "train")) == 2  # `prepared` has registered its builder
+    assert list(tmp_path.glob("flat_numerals/1.0.0/*.array_record*"))
