@@ -55,7 +55,6 @@ def test_every_pair_is_seen_once_an_epoch_each_epoch_in_a_new_order(make):
     orders = [seen(list(pipeline.one_epoch(epoch))) for epoch in range(3)]
     assert all(sorted(order) == list(range(97)) for order in orders)
     assert orders[0] != orders[1] != orders[2]
-    assert make(seed=4).total_steps(1) > 0
     assert seen(list(make(seed=4).one_epoch())) != orders[0]
 
 
@@ -75,11 +74,9 @@ def test_segments_hold_the_pair_that_example_ids_name(make, tokenizers: Tokenize
 
 
 def test_a_batch_in_numbers_done_by_hand(tmp_path: Path):
-    # Of "ab" and "ba" every character is a piece: ▁ a b are the ids 3 to 5, in the order of their frequency.
+    # A vocabulary of 6 has room for three characters besides the special ids: the start of a word, a and b.
     tokenizers = train_tokenizers(TokenizerConfig(), ModelConfig(vocab_size=6), ["a", "a", "a b"], [])
-    a, b = (ids[-1] for ids in tokenizers.source.encode(["a", "b"]))
-    (_,) = {ids[0] for ids in tokenizers.source.encode(["a", "b"])}
-    space = tokenizers.source.encode(["a"])[0][0]
+    (space, a), (_, b) = tokenizers.source.encode(["a", "b"])
     batch = BatchConfig(rows=2, source_length=5, target_length=7)
     pipeline = Pipeline(
         Pairs(["a"], ["b b"]), tokenizers, batch, make_mesh(MeshConfig(), jax.devices()[:1]), 0, tmp_path

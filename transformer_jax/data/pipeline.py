@@ -69,7 +69,8 @@ class Pipeline:
         usable, self.dropped = _usable(lengths, self._limits)
         self.total, self.kept = len(pairs), len(usable)
         if not self.kept:
-            raise InputError(f"none of the {self.total} pairs can be used: {self.dropped}; see --data and --batch")
+            reasons = ", ".join(f"{count} have {reason}" for reason, count in self.dropped.items())
+            raise InputError(f"none of the {self.total} pairs can be used: {reasons}; give others or longer rows")
         self._usable, self._lengths = usable, lengths[usable]
         self._segments = packing.most_segments(self._lengths, self._limits)
         self._steps: dict[int, int] = {}
