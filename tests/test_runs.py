@@ -142,18 +142,18 @@ class TestStart:
     def test_a_new_run_reads_back(self, tmp_path):
         made = experiment(seed=11)
         folder = runs.start(tmp_path / "deep" / "run", made)
-        assert runs.open_run(folder.path)[1] == made
+        assert runs.open_run(folder.path) == made
         assert os.listdir(folder.path) == ["config.json"]
 
     def test_an_empty_folder_becomes_a_run(self, tmp_path):
         runs.start(tmp_path, experiment())
-        assert runs.open_run(tmp_path)[1] == experiment()
+        assert runs.open_run(tmp_path) == experiment()
 
     def test_placement_may_change_and_is_rewritten(self, tmp_path):
         trained(runs.start(tmp_path, experiment(data=TextFiles(dir="a"))))
         moved = experiment(data=TextFiles(dir="b"), logging=LoggingConfig(every=13))
         runs.start(tmp_path, moved)
-        assert runs.open_run(tmp_path)[1] == moved
+        assert runs.open_run(tmp_path) == moved
 
     def test_another_identity_is_refused_with_all_differences(self, tmp_path):
         trained(runs.start(tmp_path, experiment(seed=3)))
@@ -161,14 +161,14 @@ class TestStart:
         parts = ["seed: 3 -> 5", "model.dropout: 0.1 -> 0.2", "optimizer.kind: adam -> adamw", "; "]
         with one_line(tmp_path, "--workdir", *parts):
             runs.start(tmp_path, other)
-        assert runs.open_run(tmp_path)[1] == experiment(seed=3)
+        assert runs.open_run(tmp_path) == experiment(seed=3)
 
     def test_an_experiment_that_never_trained_may_be_corrected(self, tmp_path):
         folder = runs.start(tmp_path, experiment(seed=3))
         folder.tokenizer.mkdir()
         runs.record_session(folder, experiment(seed=3), platform_name="cpu", devices=[], digests={"tokenizer": "a"})
         runs.start(tmp_path, experiment(seed=5))
-        assert runs.open_run(tmp_path)[1].seed == 5
+        assert runs.open_run(tmp_path).seed == 5
         assert not folder.tokenizer.exists()
         runs.check_digests(folder, {"tokenizer": "b"})
 
@@ -187,7 +187,7 @@ class TestStart:
         (tmp_path / ".config.json.tmp").write_text("{")
         (tmp_path / ".lock").write_text("")
         runs.start(tmp_path, experiment())
-        assert runs.open_run(tmp_path)[1] == experiment()
+        assert runs.open_run(tmp_path) == experiment()
 
 
 def trained(folder):
@@ -324,4 +324,4 @@ class TestLock:
     def test_a_locked_folder_is_still_empty_for_a_new_run(self, tmp_path):
         with runs.lock(tmp_path):
             runs.start(tmp_path, experiment(optimizer=Adam()))
-        assert runs.open_run(tmp_path)[1] == experiment()
+        assert runs.open_run(tmp_path) == experiment()

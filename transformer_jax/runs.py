@@ -148,8 +148,8 @@ def _one_line(error: Exception) -> str:
     return message if isinstance(error, InputError) else f"{type(error).__name__}: {message}"
 
 
-def open_run(workdir: str | Path) -> tuple[RunFolder, Experiment]:
-    """A run folder and the experiment of its config.json.
+def open_run(workdir: str | Path) -> Experiment:
+    """The experiment of a run folder, from its config.json.
 
     Raises:
         InputError: when the folder is missing, or holds no config.json, or one that is broken.
@@ -160,7 +160,7 @@ def open_run(workdir: str | Path) -> tuple[RunFolder, Experiment]:
     if not folder.config.is_file():
         raise InputError(f"{folder.path}: not a run folder: it has no {folder.config.name}")
     try:
-        return folder, from_json(folder.config.read_text(encoding="utf-8"))
+        return from_json(folder.config.read_text(encoding="utf-8"))
     except ValueError as error:  # InputError and UnicodeDecodeError are ValueErrors
         raise InputError(f"{folder.config}: {error}") from None
 
@@ -176,8 +176,7 @@ def start(workdir: str | Path, experiment: Experiment) -> RunFolder:
     """
     folder = RunFolder(workdir)
     if folder.config.exists():
-        _, before = open_run(workdir)
-        differences = identity_difference(before, experiment)
+        differences = identity_difference(open_run(workdir), experiment)
         if differences and _has_trained(folder):
             raise InputError(
                 f"{folder.path}: holds a run of another experiment; undo the differences or choose another --workdir: "
