@@ -42,16 +42,22 @@ def _explain(error: pydantic.ValidationError, cls: type) -> str:
     """The first mistake of a validation as one line: the field, the value, what would be right."""
     mistake = error.errors(include_url=False)[0]
     name = ".".join(str(part) for part in (cls.__name__, *mistake["loc"]))
-    if mistake["type"] in ("unexpected_keyword_argument", "unexpected_property"):
-        known = [flag for flag, _ in fields_of(cls)]
-        wrong = str(mistake["loc"][-1])
-        close = difflib.get_close_matches(wrong, known, 1) or difflib.get_close_matches(
-            wrong, {flag.rpartition(".")[2] for flag in known}, 1
-        )
-        return f"{name}: no such field" + (f"; did you mean {close[0]!r}?" if close else f"; there are {known}")
-    if mistake["type"] == "value_error":
-        return f"{name}: {mistake['ctx']['error']}"
+    match mistake["type"]:
+        case "unexpected_keyword_argument" | "unexpected_property":
+            return f"{name}: no such field{_suggest(str(mistake['loc'][-1]), cls)}"
+        case "missing" | "missing_argument" | "missing_keyword_only_argument":
+            return f"{name}: missing"
+        case "json_invalid":
+            return f"{name}: {mistake['msg'][0].lower()}{mistake['msg'][1:]}"
+        case "value_error":
+            return f"{name}: {mistake['ctx']['error']}"
     return f"{name} = {mistake['input']!r}: {mistake['msg'][0].lower()}{mistake['msg'][1:]}"
+
+
+def _suggest(wrong: str, cls: type) -> str:
+    known = {part for flag, _ in fields_of(cls) for part in flag.split(".")}
+    close = difflib.get_close_matches(wrong, sorted(known), 1)
+    return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(sorted(known))}"
 
 
 def require(condition: bool, message: str) -> None:

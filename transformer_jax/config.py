@@ -350,6 +350,7 @@ class Experiment:
 
     def __post_init__(self) -> None:
         model, batch = self.model, self.batch
+        require(self.seed >= 0, f"seed={self.seed} must not be negative")
         require(model.encoder_layers > 0, "model.encoder_layers=0: a translation model has an encoder")
         require(model.decoder_layers > 0, "model.decoder_layers=0: a translation model has a decoder")
         require(

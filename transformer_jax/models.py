@@ -283,6 +283,16 @@ def initialise(config: ModelConfig, key: Key[Array, ""]) -> Parameters:
     return model.init(key, tokens, tokens)["params"]
 
 
+def abstract_parameters(config: ModelConfig, mesh: Mesh) -> Parameters:
+    """Shape, dtype and sharding of every parameter on a mesh; computes nothing."""
+    boxed = jax.eval_shape(lambda: initialise(config, jax.random.key(0)))
+    return jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        nn.meta.unbox(boxed),
+        state_shardings(boxed, mesh),
+    )
+
+
 def init_parameters(config: ModelConfig, key: Key[Array, ""], mesh: Mesh | None = None) -> Parameters:
     """Fresh parameters, the same bits on any mesh, each leaf born on the devices that keep it.
 
@@ -291,10 +301,9 @@ def init_parameters(config: ModelConfig, key: Key[Array, ""], mesh: Mesh | None 
         key: the source of all randomness.
         mesh: the devices; None is the default device.
     """
-    if mesh is None:
-        return jax.jit(lambda key: nn.meta.unbox(initialise(config, key)))(key)
-    abstract = jax.eval_shape(lambda key: initialise(config, key), key)
-    shardings = state_shardings(abstract, mesh)
+    shardings = None
+    if mesh is not None:
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_parameters(config, mesh))
     return jax.jit(lambda key: nn.meta.unbox(initialise(config, key)), out_shardings=shardings)(key)
 
 

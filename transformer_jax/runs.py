@@ -54,6 +54,7 @@ class RunFolder:
         self.tensorboard = self.path / "tensorboard"
         self.curves = self.path / "curves.png"
         self.translations = self.path / "translations"
+        self.results = self.path / "results.json"  # what a finished run reached
         self.results = self.path / "results.json"  # scores of the finished run
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import flax.linen as nn
@@ -12,6 +13,8 @@ from jaxtyping import Array, Float
 
 from transformer_jax.config import MeshConfig
 from transformer_jax.errors import InputError
+
+ONE_DEVICE = MeshConfig(data=1)
 
 BATCH_AXES = ("data", "fsdp")  # the leading axis of every batch array is split over both
 
@@ -63,3 +66,14 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def state_shardings(abstract_state: Any, mesh: Mesh) -> Any:
     """A NamedSharding for every leaf of an abstract state whose parameters carry logical axis names."""
     return nn.logical_to_mesh_sharding(nn.get_partition_spec(abstract_state), mesh, AXIS_RULES)
+
+
+def describe_devices(mesh: Mesh) -> str:
+    """The devices of a mesh in one line, with a warning where a GPU is there that jax does not use."""
+    devices = list(mesh.devices.flat)
+    kinds = sorted({f"{device.platform} ({device.device_kind})" for device in devices})
+    shape = ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
+    line = f"{len(devices)} device{'s' if len(devices) > 1 else ''}: {', '.join(kinds)}; mesh {shape}"
+    if devices[0].platform == "cpu" and Path("/dev/nvidia0").exists():
+        line += "; warning: a GPU is there, but jax does not see it: install the cuda extra"
+    return line

@@ -11,7 +11,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 from transformer_jax.errors import InputError
 from transformer_jax.training import metrics
-from transformer_jax.training.metrics import MetricsLog, Progress
+from transformer_jax.training.metrics import MetricsLog, ProgressReport
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ class Terminal(io.StringIO):
 
 class TestProgress:
     def report(self, stream, steps, total=1_300, start=0):
-        with Progress(total, start, stream) as progress:
+        with ProgressReport(total, start, stream) as progress:
             for step in steps:
                 progress.advance(step)
             progress.report(loss=2.5, learning_rate=0.00125, tokens_per_second=12_345.6)
@@ -182,7 +182,7 @@ class TestProgress:
         assert "a line\n" in text
 
     def test_shows_on_standard_error(self, capsys):
-        with Progress(7) as progress:
+        with ProgressReport(7) as progress:
             progress.write("a line")
         captured = capsys.readouterr()
         assert (captured.out, captured.err) == ("", "a line\n")

@@ -1,4 +1,4 @@
-"""What a run tells: MetricsLog writes numbers to files, Progress shows them to whoever watches."""
+"""What a run tells: MetricsLog writes numbers to files, ProgressReport shows them to whoever watches."""
 
 import contextlib
 import io
@@ -7,7 +7,7 @@ import operator
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,12 @@ class MetricsLog:
                     self._events.add_scalar(name, float(value), step)
 
 
+def score_of(metric: str) -> Callable[[Mapping[str, float]], float]:
+    """What makes one evaluation better than another by "loss", "bleu" or "chrf": higher is better."""
+    sign = -1.0 if metric == "loss" else 1.0
+    return lambda metrics: sign * metrics[f"validation/{metric}"]
+
+
 def read(path: Path) -> list[dict[str, Any]]:
     """The lines of a log; a last line that a crash cut short is left out.
 
@@ -108,7 +114,7 @@ def _lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
                 ) from None
 
 
-class Progress:
+class ProgressReport:
     """Shows how far a run is: a bar on a terminal, elsewhere a plain line for each report. A context manager."""
 
     def __init__(self, total: int, step: int = 0, stream: io.TextIOBase | None = None) -> None:
@@ -121,7 +127,7 @@ class Progress:
         )
         self._first: tuple[int, float] | None = None
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> "ProgressReport":
         return self
 
     def __exit__(self, *exception: Any) -> None:

@@ -1,0 +1,93 @@
+"""What is measured: loss and perplexity of given pairs, and the scores of real translations by sacrebleu."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from sacrebleu.metrics import BLEU, CHRF
+
+from transformer_jax.data.batch import Batch
+from transformer_jax.data.sources import Pairs
+from transformer_jax.models import Parameters
+from transformer_jax.runs import write_atomically
+from transformer_jax.training.losses import LossSums
+from transformer_jax.training.step import EvalStep
+from transformer_jax.translation import Translator
+
+
+def loss_metrics(sums: LossSums, split: str) -> dict[str, float]:
+    """The mean negative log-likelihood of a token, in nats, without label smoothing, and e to its power."""
+    loss = float(sums.log_loss) / max(float(sums.tokens), 1.0)
+    return {f"{split}/loss": loss, f"{split}/perplexity": math.exp(min(loss, 700.0))}
+
+
+def evaluate_loss(eval_step: EvalStep, params: Parameters, batches: Iterable[Batch]) -> LossSums:
+    """The sums of the loss over all batches; evaluated without dropout, summed in order."""
+    total = LossSums.zero()
+    for batch in batches:
+        total = total + eval_step(params, batch)
+    sums: LossSums = jax.device_get(total)
+    return sums
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """Scores of a set of translations, and how sacrebleu counted them."""
+
+    bleu: float  # mixed case, 13a tokens
+    chrf: float
+    exact_match: float  # per cent of sentences that equal their reference
+    sentences: int
+    bleu_signature: str
+    chrf_signature: str
+    exact_match_by_group: dict[str, float]  # for sets whose pairs have groups
+
+    def __str__(self) -> str:
+        groups = "".join(f", {name} {share:.2f}%" for name, share in self.exact_match_by_group.items())
+        return (
+            f"BLEU {self.bleu:.2f} ({self.bleu_signature}), chrF {self.chrf:.2f}, "
+            f"exact match {self.exact_match:.2f}% of {self.sentences:,}{groups}"
+        )
+
+
+def score(translations: Sequence[str], references: Sequence[str], groups: Sequence[str] | None = None) -> Scores:
+    """BLEU and chrF of a corpus with one reference a sentence, and the share that match it exactly, by group too."""
+    bleu, chrf = BLEU(), CHRF()
+    matches = [ours == theirs for ours, theirs in zip(translations, references, strict=True)]
+    by_group: dict[str, list[bool]] = {}
+    for group, match in zip(groups or [], matches, strict=bool(groups)):
+        by_group.setdefault(group, []).append(match)
+    return Scores(
+        bleu=bleu.corpus_score(list(translations), [list(references)]).score,
+        chrf=chrf.corpus_score(list(translations), [list(references)]).score,
+        exact_match=_percent(matches),
+        sentences=len(matches),
+        bleu_signature=str(bleu.get_signature()),
+        chrf_signature=str(chrf.get_signature()),
+        exact_match_by_group={name: _percent(by_group[name]) for name in sorted(by_group)},
+    )
+
+
+def _percent(matches: Sequence[bool]) -> float:
+    return 100.0 * sum(matches) / len(matches) if matches else 0.0
+
+
+def translate_and_score(translator: Translator, pairs: Pairs, limit: int | None = None) -> tuple[list[str], Scores]:
+    """Translations of the first `limit` pairs of a set (all where None), and their scores."""
+    sources, targets = pairs.sources[:limit], pairs.targets[:limit]
+    translations = translator.translate(sources)
+    return translations, score(translations, targets, pairs.groups[:limit] if pairs.groups else None)
+
+
+def write_translations(folder: Path, name: str, translations: Sequence[str], scores: Scores, **context: Any) -> Path:
+    """Writes NAME.txt, a translation a line, and NAME.json, the scores with their signatures and their context."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = folder / f"{name}.txt"
+    write_atomically(text, "".join(f"{line}\n" for line in translations))
+    record = {**dataclasses.asdict(scores), **context}
+    write_atomically(folder / f"{name}.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    return text
