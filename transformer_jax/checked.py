@@ -46,7 +46,8 @@ def _explain(error: pydantic.ValidationError, cls: type) -> str:
         case "unexpected_keyword_argument" | "unexpected_property":
             return f"{name}: no such field{_suggest(str(mistake['loc'][-1]), cls)}"
         case "missing" | "missing_argument" | "missing_keyword_only_argument":
-            return f"{name}: missing"
+            of = f" from {mistake['input']!r}" if isinstance(mistake["input"], tuple | list) else ""
+            return f"{name}: missing{of}"
         case "json_invalid":
             return f"{name}: {mistake['msg'][0].lower()}{mistake['msg'][1:]}"
         case "value_error":
@@ -57,7 +58,7 @@ def _explain(error: pydantic.ValidationError, cls: type) -> str:
 def _suggest(wrong: str, cls: type) -> str:
     known = {part for flag, _ in fields_of(cls) for part in flag.split(".")}
     close = difflib.get_close_matches(wrong, sorted(known), 1)
-    return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(sorted(known))}"
+    return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(map(repr, sorted(known)))}"
 
 
 def require(condition: bool, message: str) -> None:

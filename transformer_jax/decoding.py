@@ -39,23 +39,26 @@ class Hypotheses:
 class BeamSearch:
     """Beam search with the length penalty of Wu et al. (2016); the defaults are those of Vaswani et al., section 6.1.
 
-    At each step the best 2 * width continuations are looked at: those that end join the width best finished
-    hypotheses, the best width of the others stay open. A sentence stops as soon as no open hypothesis can enter its
-    finished list any more, so that the whole list, not only its first, is what decoding to the limit would give.
+    At each step the best 2 * width continuations are looked at: those that end join the n_best finished hypotheses,
+    the best width of the others stay open. A sentence stops as soon as no open hypothesis can enter its finished list
+    any more, so that the list is what decoding to the limit would give; the shorter the list, the earlier.
     A beam of one is greedy search.
 
     Raises:
-        InputError: on a width below 1 or a length penalty below 0.
+        InputError: on a width below 1, a length penalty below 0, or n_best outside 1 to width.
     """
 
     width: int = 4
     length_penalty: float = 0.6  # alpha; 0 ranks by plain log-probability, more favours longer outputs
+    n_best: int = 1  # hypotheses given for each sentence, at most width
 
     def __post_init__(self) -> None:
         if self.width < 1:
             raise InputError(f"BeamSearch width={self.width} must be at least 1")
         if not self.length_penalty >= 0:
             raise InputError(f"BeamSearch length_penalty={self.length_penalty} must not be negative")
+        if not 1 <= self.n_best <= self.width:
+            raise InputError(f"BeamSearch n_best={self.n_best} must be 1 to {self.width}, the width")
 
     def search(
         self,
@@ -68,7 +71,7 @@ class BeamSearch:
         pad_id: int,
         eos_id: int,
     ) -> Hypotheses:
-        """Decodes B sentences into N = width hypotheses each, in one `lax.while_loop`; may be jitted whole.
+        """Decodes B sentences into N = n_best hypotheses each, in one `lax.while_loop`; may be jitted whole.
 
         Decoding starts from `pad_id` and never emits it. A hypothesis that reaches its limit without the end token
         is finished there, and ranked by the same formula. A sentence's result does not depend on the others. Of
@@ -117,7 +120,8 @@ class BeamSearch:
                 cache=_reorder(select, cache, _take(new.parents, kept)),
             )
 
-        first = _first_state(cache, limits, self.width, max_length, pad_id)
+        finished = _no_hypotheses(len(limits), self.n_best, max_length, pad_id)
+        first = _first_state(cache, limits, self.width, finished)
         return jax.lax.while_loop(_any_open, advance, first).finished
 
 
@@ -127,6 +131,7 @@ class Greedy(BeamSearch):
 
     width: int = dataclasses.field(default=1, init=False, repr=False)
     length_penalty: float = dataclasses.field(default=0.0, init=False, repr=False)
+    n_best: int = dataclasses.field(default=1, init=False, repr=False)
 
 
 def length_penalty(lengths: Int[Array, "*shape"], alpha: float) -> Float[Array, "*shape"]:
@@ -155,17 +160,14 @@ class _Candidates:
     log_probs: Float[Array, "B C"]  # of the whole; -inf where there is none
 
 
-def _first_state(cache: PyTree, limits: Int[Array, " B"], width: int, max_length: int, pad_id: int) -> _SearchState:
+def _first_state(cache: PyTree, limits: Int[Array, " B"], unopened: Hypotheses, finished: Hypotheses) -> _SearchState:
     """One empty open hypothesis a sentence, in its first beam; none where the limit is 0."""
-    shape = (len(limits), width)
-    tokens = jnp.full((*shape, max_length), pad_id, jnp.int32)
-    nothing = jnp.full(shape, -jnp.inf, jnp.float32)
     return _SearchState(
         length=jnp.zeros((), jnp.int32),
-        tokens=tokens,
-        last=jnp.full(shape, pad_id, jnp.int32),
-        log_probs=nothing.at[:, 0].set(jnp.where(limits > 0, 0.0, -jnp.inf)),
-        finished=Hypotheses(tokens=tokens, lengths=jnp.zeros(shape, jnp.int32), scores=nothing, log_probs=nothing),
+        tokens=unopened.tokens,
+        last=unopened.tokens[:, :, 0],
+        log_probs=unopened.log_probs.at[:, 0].set(jnp.where(limits > 0, 0.0, -jnp.inf)),
+        finished=finished,
         cache=cache,
     )
 
