@@ -163,18 +163,18 @@ def test_greedy_follows_the_garden_path():
 
 
 def test_beam_search_sees_past_it():
-    beam = BeamSearch(width=2, length_penalty=0.0)
+    beam = BeamSearch(width=2, length_penalty=0.0, n_best=2)
     assert found(search_chain(beam, GARDEN_PATH, limit=5)) == [([B, EOS], 0.4), ([A, EOS], 0.33)]
 
 
 def test_beam_search_lists_the_best_of_all_lengths():
-    hypotheses = search_chain(BeamSearch(width=3, length_penalty=0.0), GARDEN_PATH, limit=5)
+    hypotheses = search_chain(BeamSearch(width=3, length_penalty=0.0, n_best=3), GARDEN_PATH, limit=5)
     assert found(hypotheses) == [([B, EOS], 0.4), ([A, EOS], 0.33), ([A, A, EOS], 0.1485)]
 
 
 @pytest.mark.parametrize(("alpha", "best"), [(0.0, [EOS]), (1.0, [A, B, EOS])])
 def test_length_penalty_favours_longer_outputs(alpha, best):
-    hypotheses = search_chain(BeamSearch(width=2, length_penalty=alpha), SHORT_OR_LONG, limit=5)
+    hypotheses = search_chain(BeamSearch(width=2, length_penalty=alpha, n_best=2), SHORT_OR_LONG, limit=5)
     assert found(hypotheses)[0][0] == best
     expected = sorted([math.log(0.52), math.log(0.48) / (8 / 6) ** alpha], reverse=True)
     np.testing.assert_allclose(hypotheses.scores[0], expected, atol=1e-6)
@@ -184,12 +184,12 @@ def test_length_penalty_of_the_paper():
     np.testing.assert_allclose(length_penalty(jnp.array([1, 7, 13]), 1.0), [1, 2, 3], rtol=1e-6)
     np.testing.assert_allclose(length_penalty(jnp.array([1, 7, 13]), 0.0), [1, 1, 1], rtol=1e-6)
     np.testing.assert_allclose(length_penalty(jnp.array([1, 7, 19]), 0.6), [1, 1.515717, 2.297397], rtol=1e-6)
-    assert BeamSearch() == BeamSearch(width=4, length_penalty=0.6)
+    assert BeamSearch() == BeamSearch(width=4, length_penalty=0.6, n_best=1)
 
 
 def test_a_limit_finishes_what_is_open():
     """At limit 2, A A (.27) did not end, and is ranked among those that did: B EOS (.4) and A EOS (.33)."""
-    hypotheses = search_chain(BeamSearch(width=3, length_penalty=0.6), GARDEN_PATH, limit=2)
+    hypotheses = search_chain(BeamSearch(width=3, length_penalty=0.6, n_best=3), GARDEN_PATH, limit=2)
     assert found(hypotheses) == [([B, EOS], 0.4), ([A, EOS], 0.33), ([A, A], 0.27)]
     expected = [math.log(p) / (7 / 6) ** 0.6 for p in (0.4, 0.33, 0.27)]
     np.testing.assert_allclose(hypotheses.scores[0], expected, atol=1e-6)
@@ -208,7 +208,8 @@ def test_limits_reach_no_further_than_the_buffer():
 @pytest.mark.parametrize("alpha", [0.0, 0.6, 1.3])
 @pytest.mark.parametrize(("vocab_size", "max_length"), [(4, 3), (3, 4)])
 def test_a_wide_beam_is_exhaustive_search(vocab_size, max_length, alpha, seed):
-    beam = BeamSearch(width=vocab_size**max_length, length_penalty=alpha)
+    width = vocab_size**max_length
+    beam = BeamSearch(width=width, length_penalty=alpha, n_best=width)
     limits = [max_length, max_length - 1, 1]
     tables = random_tables(seed, len(limits), vocab_size, max_length)
     hypotheses = search(beam, tables, jnp.arange(len(limits)), jnp.array(limits), max_length)
@@ -217,12 +218,12 @@ def test_a_wide_beam_is_exhaustive_search(vocab_size, max_length, alpha, seed):
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.6])
-@pytest.mark.parametrize("width", [2, 3, 4])
-def test_a_narrow_beam_is_the_reference_run_to_its_limit(width, alpha):
+@pytest.mark.parametrize(("width", "n_best"), [(2, 2), (3, 1), (4, 3)])
+def test_a_narrow_beam_is_the_reference_run_to_its_limit(width, n_best, alpha):
     limits = [5, 4, 2, 5, 3]
     for seed in range(4):
         tables = random_tables(seed, len(limits), vocab_size=7, max_length=5)
-        hypotheses = search(BeamSearch(width, alpha), tables, jnp.arange(len(limits)), jnp.array(limits), 5)
+        hypotheses = search(BeamSearch(width, alpha, n_best), tables, jnp.arange(len(limits)), jnp.array(limits), 5)
         for sentence, limit in enumerate(limits):
             expected = reference_beam_search(np.asarray(tables[sentence]), limit, width, alpha)
             assert_found(hypotheses, sentence, expected)
@@ -247,7 +248,7 @@ def test_a_beam_of_one_is_greedy():
     np.testing.assert_allclose(beam.scores, greedy.log_probs / ((5 + greedy.lengths) / 6) ** 0.6, rtol=1e-6)
 
 
-@pytest.mark.parametrize("strategy", [Greedy(), BeamSearch(width=3)])
+@pytest.mark.parametrize("strategy", [Greedy(), BeamSearch(width=3, n_best=3)])
 def test_neighbours_do_not_matter(strategy):
     limits = np.array([5, 1, 3, 4])
     tables = random_tables(17, len(limits), vocab_size=5, max_length=5)
@@ -283,16 +284,23 @@ def test_beam_search_stops_when_nothing_open_can_win():
 
     Its best at the limit of 7, with alpha 1, is log .01 / (12/6) = -2.303: below the list's log .09 / (7/6) = -2.064.
     """
-    steps, hypotheses = count_steps(BeamSearch(width=2, length_penalty=1.0), ENDS_SOON, limit=7)
+    steps, hypotheses = count_steps(BeamSearch(width=2, length_penalty=1.0, n_best=2), ENDS_SOON, limit=7)
     assert steps == 2
     assert found(hypotheses) == [([EOS], 0.9), ([A, EOS], 0.09)]
 
 
 def test_beam_search_goes_on_while_something_open_can_win():
     """With a limit of 13 it might still reach log .01 / (18/6) = -1.535; after A A A (.001), log .001 / 3 = -2.303."""
-    steps, hypotheses = count_steps(BeamSearch(width=2, length_penalty=1.0), ENDS_SOON, limit=13)
+    steps, hypotheses = count_steps(BeamSearch(width=2, length_penalty=1.0, n_best=2), ENDS_SOON, limit=13)
     assert steps == 3
     assert found(hypotheses) == [([EOS], 0.9), ([A, EOS], 0.09)]
+
+
+def test_the_best_alone_is_settled_sooner():
+    """After one step A (.1) is open; at best log .1 / (18/6) = -.768, it could come second, never before EOS (.9)."""
+    steps, hypotheses = count_steps(BeamSearch(width=2, length_penalty=1.0), ENDS_SOON, limit=13)
+    assert steps == 1
+    assert found(hypotheses) == [([EOS], 0.9)]
 
 
 def test_rows_that_fill_the_batch_cost_no_step():
@@ -301,7 +309,7 @@ def test_rows_that_fill_the_batch_cost_no_step():
     assert_found(hypotheses, 0, [])
 
 
-@pytest.mark.parametrize("strategy", [Greedy(), BeamSearch(width=3)])
+@pytest.mark.parametrize("strategy", [Greedy(), BeamSearch(width=3, n_best=3)])
 def test_nan_ends_its_own_sentence_only(strategy):
     tables = random_tables(19, num_sentences=2, vocab_size=5, max_length=4)
     broken = tables.at[0, node_of((), 5)].set(jnp.nan)
@@ -317,7 +325,7 @@ def test_equal_candidates_come_by_token_id():
     """All four words (1, 2, 3 and an end token of 4) are equal: the first is taken, again and again."""
     tables = jnp.zeros((1, 5**4, 5))
     one, three = (
-        search(s, tables, jnp.array([0]), jnp.array([2]), 2, eos_id=4) for s in (Greedy(), BeamSearch(3, 0.0))
+        search(s, tables, jnp.array([0]), jnp.array([2]), 2, eos_id=4) for s in (Greedy(), BeamSearch(3, 0.0, n_best=3))
     )
     assert one.tokens.tolist() == [[[1, 1]]]
     assert three.tokens.tolist() == [[[4, PAD], [1, 1], [1, 2]]]
@@ -325,7 +333,7 @@ def test_equal_candidates_come_by_token_id():
 
 def test_scores_are_float32_whatever_the_logits():
     tables = random_tables(23, num_sentences=1, vocab_size=5, max_length=3)
-    halves = search(BeamSearch(2), tables.astype(jnp.bfloat16), jnp.array([0]), jnp.array([3]), 3)
+    halves = search(BeamSearch(2, n_best=2), tables.astype(jnp.bfloat16), jnp.array([0]), jnp.array([3]), 3)
     assert halves.scores.dtype == halves.log_probs.dtype == jnp.float32
     rounded = tables.astype(jnp.bfloat16).astype(jnp.float32)
     assert_found(halves, 0, reference_beam_search(np.asarray(rounded[0]), limit=3, width=2, alpha=0.6))
@@ -337,6 +345,8 @@ def test_scores_are_float32_whatever_the_logits():
         (lambda: BeamSearch(width=0), "width=0 must be at least 1"),
         (lambda: BeamSearch(length_penalty=-0.5), "length_penalty=-0.5 must not be negative"),
         (lambda: BeamSearch(length_penalty=math.nan), "length_penalty=nan must not be negative"),
+        (lambda: BeamSearch(width=3, n_best=5), "n_best=5 must be 1 to 3, the width"),
+        (lambda: BeamSearch(n_best=0), "n_best=0 must be 1 to 4, the width"),
         (lambda: search_chain(Greedy(), GARDEN_PATH, limit=3, pad_id=EOS), "pad_id=1 is also eos_id"),
     ],
 )

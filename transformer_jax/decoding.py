@@ -120,8 +120,8 @@ class BeamSearch:
                 cache=_reorder(select, cache, _take(new.parents, kept)),
             )
 
-        finished = _no_hypotheses(len(limits), self.n_best, max_length, pad_id)
-        first = _first_state(cache, limits, self.width, finished)
+        finished = _none_finished(len(limits), self.n_best, max_length, pad_id)
+        first = _first_state(cache, limits, self.width, finished, pad_id)
         return jax.lax.while_loop(_any_open, advance, first).finished
 
 
@@ -160,13 +160,23 @@ class _Candidates:
     log_probs: Float[Array, "B C"]  # of the whole; -inf where there is none
 
 
-def _first_state(cache: PyTree, limits: Int[Array, " B"], unopened: Hypotheses, finished: Hypotheses) -> _SearchState:
+def _none_finished(num_sentences: int, n_best: int, max_length: int, pad_id: int) -> Hypotheses:
+    shape = (num_sentences, n_best)
+    nothing = jnp.full(shape, -jnp.inf, jnp.float32)
+    tokens = jnp.full((*shape, max_length), pad_id, jnp.int32)
+    return Hypotheses(tokens=tokens, lengths=jnp.zeros(shape, jnp.int32), scores=nothing, log_probs=nothing)
+
+
+def _first_state(
+    cache: PyTree, limits: Int[Array, " B"], width: int, finished: Hypotheses, pad_id: int
+) -> _SearchState:
     """One empty open hypothesis a sentence, in its first beam; none where the limit is 0."""
+    shape = (len(limits), width)
     return _SearchState(
         length=jnp.zeros((), jnp.int32),
-        tokens=unopened.tokens,
-        last=unopened.tokens[:, :, 0],
-        log_probs=unopened.log_probs.at[:, 0].set(jnp.where(limits > 0, 0.0, -jnp.inf)),
+        tokens=jnp.full((*shape, finished.tokens.shape[-1]), pad_id, jnp.int32),
+        last=jnp.full(shape, pad_id, jnp.int32),
+        log_probs=jnp.full(shape, -jnp.inf, jnp.float32).at[:, 0].set(jnp.where(limits > 0, 0.0, -jnp.inf)),
         finished=finished,
         cache=cache,
     )
@@ -201,8 +211,8 @@ def _finish(
     new = Hypotheses(
         tokens=tokens, lengths=lengths, scores=log_probs / length_penalty(lengths, alpha), log_probs=log_probs
     )
-    both = jax.tree.map(lambda old, new: jnp.concatenate([old, new], axis=1), finished, new)  # -> [B, W + C]
-    _, best = jax.lax.top_k(both.scores, finished.scores.shape[1])  # -> [B, W]
+    both = jax.tree.map(lambda old, new: jnp.concatenate([old, new], axis=1), finished, new)  # -> [B, N + C]
+    _, best = jax.lax.top_k(both.scores, finished.scores.shape[1])  # -> [B, N]
     return jax.tree.map(lambda leaf: _take(leaf, best), both)
 
 
