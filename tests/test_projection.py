@@ -1,0 +1,34 @@
+"""The linear projection."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from transformer_jax.projection import Projection
+
+
+def test_it_is_x_times_kernel_plus_bias():
+    params = {"kernel": jnp.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]), "bias": jnp.array([0.5, 0.0, -1.0])}
+    x = jnp.array([[[1.0, 0.0], [0.0, 1.0]], [[1.0, 1.0], [2.0, -1.0]]])
+    y = Projection(3, ("width", "ffn"), use_bias=True).apply({"params": params}, x)
+    np.testing.assert_array_equal(y, [[[1.5, 2, 2], [4.5, 5, 5]], [[5.5, 7, 8], [-1.5, -1, -1]]])
+
+
+def test_the_kernel_is_glorot_uniform_and_the_bias_zero():
+    module = Projection(300, ("width", "ffn"), use_bias=True)
+    params = nn.meta.unbox(module.init(jax.random.key(0), jnp.ones((1, 700))))["params"]
+    kernel, bias = params["kernel"], params["bias"]
+    bound = (6 / (700 + 300)) ** 0.5
+    assert kernel.shape == (700, 300)
+    assert 0.99 * bound < jnp.abs(kernel).max() <= bound
+    assert abs(float(kernel.var()) / (bound**2 / 3) - 1) < 0.02  # 5 deviations of 210,000 draws
+    assert not bias.any()
+
+
+def test_the_product_is_in_the_given_dtype_and_the_parameters_in_float32():
+    module = Projection(2, ("width", "ffn"), dtype="bfloat16")
+    x = jnp.ones((3, 5))
+    params = module.init(jax.random.key(0), x)
+    assert module.apply(params, x).dtype == jnp.bfloat16
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
