@@ -64,15 +64,17 @@ class Cache:
 
     def select(self, rows: Int[Array, " R2"]) -> "Cache":
         """Any rows, all beams of a sentence together: sentences may be dropped, repeated or exchanged."""
-        if self.memory_mask is None:
+        memory = self.layers[0].memory
+        if memory is None:
             return self.reorder(rows)
-        beams = self.lengths.shape[0] // self.memory_mask.shape[0]
+        beams = self.lengths.shape[0] // memory.key.shape[0]
         sentences = rows[::beams] // beams
         layers = tuple(
             replace(layer, memory=None if layer.memory is None else layer.memory.select(sentences))
             for layer in self.layers
         )
-        return replace(self, layers=layers, memory_mask=self.memory_mask[sentences]).reorder(rows)
+        mask = None if self.memory_mask is None else self.memory_mask[sentences]
+        return replace(self, layers=layers, memory_mask=mask).reorder(rows)
 
 
 def attention_weights(
