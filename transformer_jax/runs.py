@@ -53,7 +53,9 @@ class RunFolder:
         self.timings = self.path / "timings.jsonl"  # values of the clock
         self.tensorboard = self.path / "tensorboard"
         self.curves = self.path / "curves.png"
+        self.attention = self.path / "attention.png"
         self.translations = self.path / "translations"
+        self.average = self.path / "average.json"  # of an average of checkpoints: which they are
         self.results = self.path / "results.json"  # what a finished run reached
         self.results = self.path / "results.json"  # scores of the finished run
 
@@ -174,9 +176,14 @@ def start(workdir: str | Path, experiment: Experiment) -> RunFolder:
     identity fields as long as no step was trained, since an experiment whose first try failed is there to be corrected.
 
     Raises:
-        InputError: when the folder belongs to another experiment (all differences are named) or to something else.
+        InputError: when the folder belongs to another experiment (all differences are named), to an average of
+            checkpoints, or to something else.
     """
     folder = RunFolder(workdir)
+    if folder.average.exists():
+        raise InputError(
+            f"{folder.path}: holds an average of checkpoints, which cannot be trained on; choose another --workdir"
+        )
     if folder.config.exists():
         differences = identity_difference(open_run(workdir), experiment)
         if differences and _has_trained(folder):

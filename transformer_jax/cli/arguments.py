@@ -1,0 +1,80 @@
+"""Arguments into the call of a verb's function, by tyro; mistakes in them into one line."""
+
+import contextlib
+import dataclasses
+import functools
+import io
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, ParamSpec, TypeAlias
+
+import tyro
+
+from transformer_jax.config import DecodingConfig, Experiment
+from transformer_jax.errors import InputError
+
+PROGRAM = "transformer-jax"
+
+Run: TypeAlias = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]  # a run folder
+
+_Parameters = ParamSpec("_Parameters")
+
+
+def call(name: str, command: Callable[..., int], arguments: Sequence[str]) -> int:
+    """Calls a verb's function with the values of the arguments, its help being its docstring; returns the exit code.
+
+    Raises:
+        InputError: on arguments that are missing, unknown, or refused by a config.
+        SystemExit: with code 0, after `--help`.
+    """
+    messages = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(messages):
+            bound = tyro.cli(
+                _bind(command), prog=f"{PROGRAM} {name}", args=arguments, config=(tyro.conf.AvoidSubcommands,)
+            )
+    except SystemExit as stop:
+        if stop.code == 0:
+            raise
+        raise InputError(_one_line(messages.getvalue())) from None
+    return bound()
+
+
+def _bind(command: Callable[_Parameters, int]) -> Callable[_Parameters, Callable[[], int]]:
+    """A function that takes what `command` takes and returns its call, still to be made, outside of the parser."""
+
+    @functools.wraps(command)
+    def bound(*args: _Parameters.args, **flags: _Parameters.kwargs) -> Callable[[], int]:
+        return functools.partial(command, *args, **flags)
+
+    return bound
+
+
+def _one_line(box: str) -> str:
+    """The text of the box in which tyro shows a mistake, without its title and its pointer to `--help`."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
+    rows = [row.strip(" │|") for row in plain.splitlines()[1:]]
+    sections = re.split(r"\n[─-]{3,}\n", "\n".join(rows))
+    texts = [" ".join(re.sub("[╭╮╰╯─]", "", section).split()) for section in sections]
+    kept = [text for text in texts if text and not text.startswith("For full helptext")]
+    return "; ".join(kept).removeprefix("Error parsing ")
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodingFlags:
+    """How to translate, where it is not as the experiment says."""
+
+    beam: int | None = None  # hypotheses kept, 1 is greedy; None: as the experiment says
+    length_penalty: float | None = None  # alpha of ((5 + length) / 6)^alpha; None: as the experiment says
+    extra_length: int | None = None  # tokens a translation may be longer than its source; None: as the experiment says
+    batch_size: int | None = None  # sentences translated at once; None: as the experiment says
+
+    def applied_to(self, experiment: Experiment) -> DecodingConfig:
+        """The experiment's decoding config, with what the flags say instead.
+
+        Raises:
+            InputError: on values that cannot be.
+        """
+        given = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+        return dataclasses.replace(experiment.decoding, **given)

@@ -1,0 +1,109 @@
+"""The verb evaluate."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from transformer_jax.cli.arguments import DecodingFlags, Run, call
+from transformer_jax.config import DataConfig, DecodingConfig, Experiment, Numerals, TextFiles
+from transformer_jax.errors import InputError
+from transformer_jax.runs import RunFolder, check_digests, open_run
+
+if TYPE_CHECKING:
+    from transformer_jax.data.sources import Pairs
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Evaluates; returns the exit code."""
+    return call("evaluate", evaluate, arguments)
+
+
+def evaluate(
+    run: Run,
+    decoding: Annotated[DecodingFlags, tyro.conf.arg(name="")],
+    split: Literal["validation", "test"] = "test",
+    source: Path | None = None,
+    target: Path | None = None,
+    data_dir: Annotated[str | None, tyro.conf.arg(name="data.dir")] = None,
+    step: int | None = None,
+) -> int:
+    """Loss, perplexity and scores of real translations; these are written into the run folder with their scores.
+
+    Args:
+        run: the run folder.
+        decoding: how to translate.
+        split: the split of the run's experiment.
+        source: instead of a split, a file of sentences, one a line, plain or .gz; needs --target.
+        target: the file of their translations.
+        data_dir: the folder of the experiment's data, where it has moved.
+        step: the checkpoint to evaluate; None is the best, or the newest where none was measured.
+    """
+    folder, experiment = RunFolder(run), open_run(run)
+    config = decoding.applied_to(experiment)
+    if source is not None and target is not None:
+        name, pairs = source.stem, _pairs_of_files(source, target)
+    elif source is None and target is None:
+        name, pairs = split, _pairs_of_split(folder, experiment.data, split, data_dir)
+    else:
+        raise InputError("--source and --target belong together: give both, or neither to evaluate a split")
+    _evaluate(folder, experiment, config, pairs, name, step)
+    return 0
+
+
+def _pairs_of_files(source: Path, target: Path) -> "Pairs":
+    from transformer_jax.data.sources import load_pairs
+
+    for flag, file in (("--source", source), ("--target", target)):
+        if not file.is_file():
+            raise InputError(f"{flag} {file}: no such file")
+    pairs = load_pairs(TextFiles(test=(str(source), str(target))), "test")
+    assert pairs is not None  # the split is given
+    return pairs
+
+
+def _pairs_of_split(
+    folder: RunFolder, data: DataConfig, split: Literal["validation", "test"], moved_to: str | None
+) -> "Pairs":
+    """The pairs of a split, wherever they are, the same as in training."""
+    from transformer_jax.data.sources import load_pairs
+
+    if moved_to is not None:
+        if isinstance(data, Numerals):
+            raise InputError(f"--data.dir {moved_to}: data of kind {data.kind} is in no folder")
+        data = dataclasses.replace(data, dir=moved_to)
+    pairs = load_pairs(data, split)
+    if pairs is None:
+        raise InputError(f"--split {split}: the experiment of {folder.path} has no {split} pairs")
+    check_digests(folder, {f"{split} data": pairs.digest})
+    return pairs
+
+
+def _evaluate(
+    folder: RunFolder, experiment: Experiment, config: DecodingConfig, pairs: "Pairs", name: str, step: int | None
+) -> None:
+    """Prints loss and scores, and writes translations and scores."""
+    import jax
+
+    from transformer_jax import sharding
+    from transformer_jax.data.pipeline import Pipeline
+    from transformer_jax.data.tokenizer import Tokenizers
+    from transformer_jax.training import evaluation
+    from transformer_jax.training.step import Trainer
+    from transformer_jax.translation import Translator, read_parameters
+
+    mesh = sharding.make_mesh(sharding.ONE_DEVICE, jax.devices()[:1])
+    tokenizers = Tokenizers.load(folder.tokenizer)
+    params, step = read_parameters(folder, experiment, mesh, step)
+    batches = Pipeline(pairs, tokenizers, experiment.batch, mesh, experiment.seed, folder.cache)
+    trainer = Trainer(experiment, mesh, total_steps=1)  # of which only the evaluation step is compiled
+    losses = evaluation.loss_metrics(evaluation.evaluate_loss(trainer.eval_step, params, batches.one_epoch()), name)
+    print(", ".join(f"{metric} {value:.4f}" for metric, value in losses.items()))
+    translator = Translator(experiment.model, params, tokenizers, config, mesh)
+    translations, scores = evaluation.translate_and_score(translator, pairs)
+    context = {"step": step, "decoding": dataclasses.asdict(config), **losses}
+    path = evaluation.write_translations(folder.translations, name, translations, scores, **context)
+    print(f"{name}: {scores}")
+    print(f"checkpoint of step {step:,}; translations in {path}")

@@ -1,0 +1,84 @@
+"""transformer-jax VERB: picks the verb, and turns what goes wrong into one line and an exit code."""
+
+import difflib
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from transformer_jax.cli.arguments import PROGRAM
+from transformer_jax.errors import InputError
+
+VERBS = {
+    "train": "train the experiment of a file, or go on where its run folder stands",
+    "translate": "translate lines from standard input to standard output",
+    "evaluate": "score a run on a split of its experiment, or on two files",
+    "average": "average checkpoints of one or more runs into a new run folder",
+    "attend": "draw what every head of a layer attends to in a sentence and its translation",
+}
+
+MISTAKE = 2
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+BROKEN_PIPE = 141  # 128 + SIGPIPE
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a verb with its arguments, those of the process by default; returns the exit code."""
+    _set_up_logging()
+    try:
+        code = _run(sys.argv[1:] if arguments is None else arguments)
+        sys.stdout.flush()  # here, where a broken pipe is still handled
+        return code
+    except InputError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return MISTAKE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the output has gone. Python flushes again as it ends, which must not fail a second time.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+
+
+def _run(arguments: Sequence[str]) -> int:
+    if not arguments:
+        raise InputError(f"no verb given; one of {', '.join(VERBS)}; {PROGRAM} --help says more")
+    verb, *others = arguments
+    if verb in ("-h", "--help"):
+        print(_help())
+        return 0
+    if verb not in VERBS:
+        close = difflib.get_close_matches(verb, VERBS, 1)
+        hint = f"did you mean {close[0]}?" if close else f"one of {', '.join(VERBS)}"
+        raise InputError(f"no such verb: {verb}; {hint}")
+    try:
+        code: int = importlib.import_module(f"transformer_jax.cli.{verb}").main(others)
+    except SystemExit as stop:  # after --help
+        return int(stop.code or 0)
+    return code
+
+
+def _help() -> str:
+    width = max(map(len, VERBS))
+    lines = [f"  {verb:{width}}  {summary}" for verb, summary in VERBS.items()]
+    return "\n".join(
+        [f"usage: {PROGRAM} VERB ...", "", *lines, "", f"{PROGRAM} VERB --help lists the options of a verb."]
+    )
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return f"{record.levelname.lower()}: {super().format(record)}"
+
+
+def _set_up_logging() -> None:
+    """Shows this package's warnings, and of the libraries only errors."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Formatter())
+    handler.addFilter(lambda record: record.name.startswith("transformer_jax") or record.levelno >= logging.ERROR)
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
