@@ -14,7 +14,6 @@ from transformer_jax.config import (
     ModelConfig,
     Numerals,
     Schedule,
-    TokenizerConfig,
     TrainingConfig,
 )
 
@@ -23,21 +22,20 @@ def get_config() -> Experiment:
     """A small pre-norm model, of a size that a laptop trains in minutes."""
     return Experiment(
         data=Numerals(),
-        tokenizer=TokenizerConfig(),
-        batch=BatchConfig(rows=32, source_length=128, target_length=128),
+        batch=BatchConfig(rows=24, source_length=64, target_length=64),
         model=ModelConfig(
             encoder_layers=2,
             decoder_layers=2,
             width=128,
             num_heads=4,
             ffn_width=512,
-            vocab_size=300,
+            vocab_size=200,
             norm="pre",
             dropout=0.0,
         ),
         schedule=Schedule(kind="cosine", peak=2e-3, warmup_steps=200),
-        training=TrainingConfig(steps=2_000, label_smoothing=0.0),
-        evaluation=EvaluationConfig(every=500, translations=100),
-        checkpoints=CheckpointConfig(every=500),
+        training=TrainingConfig(steps=1_200, label_smoothing=0.0),
+        evaluation=EvaluationConfig(every=300, translations=100, bleu_tokenizer="char"),
+        checkpoints=CheckpointConfig(every=300),
         logging=LoggingConfig(every=50),
     )

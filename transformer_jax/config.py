@@ -267,6 +267,7 @@ class EvaluationConfig:
 
     every: int = 5_000  # steps between two evaluations; the last step is always evaluated
     translations: int | None = 500  # sentences translated and scored at each; None is all, 0 is none
+    bleu_tokenizer: Literal["13a", "intl", "char", "zh", "none"] = "13a"  # of sacrebleu; char for text without spaces
     metric: Literal["loss", "bleu", "chrf"] = "loss"  # decides the best checkpoint and early stopping
 
     def __post_init__(self) -> None:

@@ -38,7 +38,7 @@ def evaluate_loss(eval_step: EvalStep, params: Parameters, batches: Iterable[Bat
 class Scores:
     """Scores of a set of translations, and how sacrebleu counted them."""
 
-    bleu: float  # mixed case, 13a tokens
+    bleu: float  # mixed case
     chrf: float
     exact_match: float  # per cent of sentences that equal their reference
     sentences: int
@@ -54,9 +54,14 @@ class Scores:
         )
 
 
-def score(translations: Sequence[str], references: Sequence[str], groups: Sequence[str] | None = None) -> Scores:
+def score(
+    translations: Sequence[str],
+    references: Sequence[str],
+    groups: Sequence[str] | None = None,
+    bleu_tokenizer: str = "13a",
+) -> Scores:
     """BLEU and chrF of a corpus with one reference a sentence, and the share that match it exactly, by group too."""
-    bleu, chrf = BLEU(), CHRF()
+    bleu, chrf = BLEU(tokenize=bleu_tokenizer), CHRF()
     matches = [ours == theirs for ours, theirs in zip(translations, references, strict=True)]
     by_group: dict[str, list[bool]] = {}
     for group, match in zip(groups or [], matches, strict=bool(groups)):
@@ -76,11 +81,13 @@ def _percent(matches: Sequence[bool]) -> float:
     return 100.0 * sum(matches) / len(matches) if matches else 0.0
 
 
-def translate_and_score(translator: Translator, pairs: Pairs, limit: int | None = None) -> tuple[list[str], Scores]:
+def translate_and_score(
+    translator: Translator, pairs: Pairs, limit: int | None = None, *, bleu_tokenizer: str = "13a"
+) -> tuple[list[str], Scores]:
     """Translations of the first `limit` pairs of a set (all where None), and their scores."""
     sources, targets = pairs.sources[:limit], pairs.targets[:limit]
     translations = translator.translate(sources)
-    return translations, score(translations, targets, pairs.groups[:limit] if pairs.groups else None)
+    return translations, score(translations, targets, pairs.groups[:limit] if pairs.groups else None, bleu_tokenizer)
 
 
 def write_translations(folder: Path, name: str, translations: Sequence[str], scores: Scores, **context: Any) -> Path:

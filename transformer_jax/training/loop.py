@@ -245,9 +245,11 @@ class _Run:
         with closing(batches.one_epoch()) as epoch:
             sums = evaluation.evaluate_loss(self.trainer.eval_step, state.evaluated, epoch)
         metrics = evaluation.loss_metrics(sums, "validation")
-        limit = self.experiment.evaluation.translations
-        if limit != 0:
-            _, scores = evaluation.translate_and_score(self._translator(state), pairs, limit)
+        config = self.experiment.evaluation
+        if config.translations != 0:
+            _, scores = evaluation.translate_and_score(
+                self._translator(state), pairs, config.translations, bleu_tokenizer=config.bleu_tokenizer
+            )
             metrics |= {
                 "validation/bleu": scores.bleu,
                 "validation/chrf": scores.chrf,
@@ -295,13 +297,14 @@ def report(experiment: Experiment, folder: RunFolder, data: Data, mesh: jax.shar
     plots.curves(folder.metrics, folder.curves)
     if pairs is not None:
         translator = Translator(experiment.model, params, data.tokenizers, experiment.decoding, mesh)
-        translations, scores = evaluation.translate_and_score(translator, pairs)
+        tokenizer = experiment.evaluation.bleu_tokenizer
+        translations, scores = evaluation.translate_and_score(translator, pairs, bleu_tokenizer=tokenizer)
         text = evaluation.write_translations(folder.translations, split, translations, scores, step=step)
         for index in range(0, len(pairs), -(-len(pairs) // SAMPLES)):
             say(f"  {pairs.sources[index]}\n    -> {translations[index]}")
-        plots.attention(translator.attend(pairs.sources[0]), folder.path)
+        plots.attention(translator.attend(pairs.sources[0]), folder.attention)
         say(f"{split}: {scores}")
-        say(f"translations {text}, attention {folder.path / 'attention.png'}")
+        say(f"translations {text}, attention {folder.attention}")
         results |= {"split": split, **dataclasses.asdict(scores)}
     runs.write_atomically(folder.results, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
     say(f"curves {folder.curves}, all of it in {folder.path}")

@@ -1,0 +1,174 @@
+"""A run repeated, and a run killed and started again, are the same run to the bit: dropout, packing and all."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from transformer_jax import runs, sharding
+from transformer_jax.config import MeshConfig
+from transformer_jax.models import abstract_parameters
+from transformer_jax.training import metrics
+from transformer_jax.training.checkpoints import Checkpoints
+
+EXPERIMENT = '''
+from transformer_jax.config import *
+
+def get_config():
+    return Experiment(
+        data=TextFiles(
+            dir={dir!r}, train=("train.a", "train.b"), validation=("held.a", "held.b"), test=("held.a", "held.b")
+        ),
+        batch=BatchConfig(rows=4, source_length=17, target_length=19),
+        model=ModelConfig(
+            encoder_layers=1, decoder_layers=2, width=8, num_heads=2, ffn_width=12, vocab_size=29, dropout=0.3,
+            attention_dropout=0.1, activation_dropout=0.1,
+        ),
+        schedule=Schedule(kind="cosine", peak=1e-2, warmup_steps=3),
+        training=TrainingConfig(epochs=3, clip_norm=1.0, accumulation=2, average_decay=0.9),
+        evaluation=EvaluationConfig(every=5, translations=2),
+        checkpoints=CheckpointConfig(every=3, newest=2),
+        decoding=DecodingConfig(beam=2, extra_length=3),
+        logging=LoggingConfig(every=2),
+    )
+'''
+
+
+def write_pairs(folder: Path, split: str, count: int, seed: int) -> None:
+    """Words of four letters, and the same words backwards."""
+    generator = np.random.default_rng(seed)
+    lines = [
+        " ".join("".join(generator.choice(list("abcd"), generator.integers(1, 4))) for _ in range(generator.integers(1, 5)))
+        for _ in range(count)
+    ]
+    (folder / f"{split}.a").write_text("".join(f"{line}\n" for line in lines))
+    (folder / f"{split}.b").write_text("".join(f"{line[::-1]}\n" for line in lines))
+
+
+@pytest.fixture(scope="module")
+def experiment_file(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("experiments")
+    write_pairs(folder, "train", 61, seed=1)
+    write_pairs(folder, "held", 7, seed=2)
+    file = folder / "reversed_words.py"
+    file.write_text(EXPERIMENT.format(dir=str(folder)))
+    return file
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """Programs compiled by one process serve the next: the starts are many, the program is one."""
+    return {
+        **os.environ,
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]),
+    }
+
+
+def run(file: Path, workdir: Path, environment: dict[str, str], *death: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(Path(__file__).with_name("run_and_die.py")), str(file), str(workdir), *death]
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def straight(experiment_file, compiled, tmp_path_factory):
+    """The run that nothing happened to."""
+    workdir = tmp_path_factory.mktemp("runs") / "straight"
+    result = run(experiment_file, workdir, compiled)
+    assert result.returncode == 0, result.stderr
+    return workdir
+
+
+def fingerprints(workdir: Path) -> dict:
+    """Of every leaf of every item of the last checkpoint: 64 bits that change with any bit."""
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
+        return checkpoints.read_manifest(checkpoints.steps()[-1])["leaves"]
+
+
+def parameters(workdir: Path) -> list[np.ndarray]:
+    import jax
+
+    experiment = runs.open_run(workdir)
+    mesh = sharding.make_mesh(MeshConfig())
+    abstract = {"parameters": abstract_parameters(experiment.model, mesh)}
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
+        return [np.asarray(leaf) for leaf in jax.tree.leaves(checkpoints.restore(abstract).items)]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    assert (one / "metrics.jsonl").read_bytes() == (other / "metrics.jsonl").read_bytes()
+    assert fingerprints(one) == fingerprints(other)
+    for ours, theirs in zip(parameters(one), parameters(other), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_run_writes_all_that_it_promises(straight):
+    steps = [line["step"] for line in metrics.read(straight / "metrics.jsonl")]
+    assert steps == sorted(steps)
+    evaluations = [line for line in metrics.read(straight / "metrics.jsonl") if "validation/loss" in line]
+    assert [line["step"] for line in evaluations][:2] == [5, 10]
+    assert {"validation/perplexity", "validation/bleu", "validation/chrf"} < set(evaluations[0])
+    results = json.loads((straight / "results.json").read_text())
+    assert results["split"] == "test"
+    assert "|tok:13a|" in results["bleu_signature"]
+    assert len((straight / "translations" / "test.txt").read_text().splitlines()) == 7
+    for name in ("config.json", "environment.json", "curves.png", "attention.png", "tokenizer", "timings.jsonl"):
+        assert (straight / name).exists(), name
+
+
+def test_a_run_repeated_is_the_same_to_the_bit(straight, experiment_file, compiled, tmp_path):
+    assert run(experiment_file, tmp_path / "again", compiled).returncode == 0
+    assert_same_run(straight, tmp_path / "again")
+
+
+def test_another_seed_is_another_run(straight, experiment_file, compiled, tmp_path):
+    other = experiment_file.with_name("other_seed.py")
+    other.write_text(
+        "import dataclasses\nfrom experiments import reversed_words\n\n"
+        "def get_config():\n    return dataclasses.replace(reversed_words.get_config(), seed=1)\n"
+    )
+    assert run(other, tmp_path / "other", compiled, "step", "4").returncode == -signal.SIGKILL
+    ours, theirs = (metrics.read(folder / "metrics.jsonl")[0] for folder in (straight, tmp_path / "other"))
+    assert ours["step"] == theirs["step"] == 2
+    assert ours["train/loss"] != theirs["train/loss"]
+
+
+def test_a_run_killed_anywhere_and_restarted_is_the_same_to_the_bit(straight, experiment_file, compiled, tmp_path):
+    workdir = tmp_path / "killed"
+    # Before the first checkpoint; between a checkpoint and an evaluation; while saving; behind a line of metrics whose
+    # checkpoint is missing; while saving what was just evaluated.
+    for death in (("step", "2"), ("step", "4"), ("save", "6"), ("step", "9"), ("save", "10")):
+        assert run(experiment_file, workdir, compiled, *death).returncode == -signal.SIGKILL, death
+    result = run(experiment_file, workdir, compiled)
+    assert result.returncode == 0, result.stderr
+    assert_same_run(straight, workdir)
+
+
+def test_a_finished_run_says_so_and_does_nothing(straight, experiment_file, compiled):
+    before = {path: path.stat().st_mtime_ns for path in (straight / "checkpoints").rglob("*")}
+    result = run(experiment_file, straight, compiled)
+    assert result.returncode == 0
+    assert "finished" in result.stderr
+    assert {path: path.stat().st_mtime_ns for path in (straight / "checkpoints").rglob("*")} == before
+
+
+def test_sigterm_saves_and_exits_and_the_run_goes_on_to_the_same_bits(straight, experiment_file, compiled, tmp_path):
+    workdir = tmp_path / "terminated"
+    command = [sys.executable, str(Path(__file__).with_name("run_and_die.py")), str(experiment_file), str(workdir)]
+    with subprocess.Popen(command, env=compiled, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if line.startswith("step 2/"):  # the first line of metrics
+                process.send_signal(signal.SIGTERM)
+                break
+        rest = process.stderr.read()
+    assert process.returncode == 128 + signal.SIGTERM, rest
+    assert "saved step" in rest
+    assert run(experiment_file, workdir, compiled).returncode == 0
+    assert_same_run(straight, workdir)
