@@ -2,7 +2,6 @@
 
 import json
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from matplotlib.image import imread
@@ -37,11 +36,11 @@ def random_attention(*shape):
     return (weights / weights.sum(axis=-1, keepdims=True)).astype(np.float32)
 
 
-def attended(source=SOURCE, target=TARGET, heads=HEADS, dtype=np.float32):
+def attended(source=SOURCE, target=TARGET, heads=HEADS):
     return AttendedSentence(
         source=list(source),
         target=list(target),
-        encoder=random_attention(LAYERS, heads, len(source), len(source)).astype(dtype),
+        encoder=random_attention(LAYERS, heads, len(source), len(source)),
         decoder=random_attention(DECODER_LAYERS, heads, len(target), len(target)),
         cross=random_attention(DECODER_LAYERS, heads, len(target), len(source)),
     )
@@ -125,12 +124,6 @@ def test_the_maps_are_the_weights_of_the_layer(layer, encoder, cross):
             np.testing.assert_array_equal(ax.images[0].get_array(), head)
     headings = [row[0].texts[0].get_text() for row in (upper, lower)]
     assert headings == [f"Encoder self-attention, layer {encoder + 1} of 5", f"Cross-attention, layer {cross + 1} of 2"]
-
-
-def test_weights_in_bfloat16_are_shown_too():
-    sentence = attended(dtype=jnp.bfloat16)
-    upper, _ = maps(plots.attention_figure(sentence, 1))
-    np.testing.assert_array_equal(upper[2].images[0].get_array(), sentence.encoder[0, 2].astype(np.float32))
 
 
 def test_queries_go_down_and_keys_to_the_right():

@@ -136,9 +136,8 @@ def attention_figure(attended: AttendedSentence, layer: int = -1) -> Figure:
     figure, axes = _grid_of_maps(attended.encoder.shape[1], len(attended.source), len(attended.target))
     for (name, weights, queries, label), maps in zip(rows, axes, strict=True):
         index = layer - 1 if layer > 0 else len(weights) + layer
-        shown = np.asarray(weights[index], np.float32)  # matplotlib knows no bfloat16
         for head, ax in enumerate(maps):
-            image = ax.imshow(shown[head], vmin=0, vmax=1, cmap="Blues", aspect="auto")
+            image = ax.imshow(weights[index, head], vmin=0, vmax=1, cmap="Blues", aspect="auto")
             ax.set_title(f"head {head + 1}", size=SMALL)
             ax.tick_params(length=0, labelsize=SMALL)
         # Above the line of the heads' numbers.
