@@ -57,7 +57,6 @@ class RunFolder:
         self.translations = self.path / "translations"
         self.average = self.path / "average.json"  # of an average of checkpoints: which they are
         self.results = self.path / "results.json"  # what a finished run reached
-        self.results = self.path / "results.json"  # scores of the finished run
 
 
 def load_experiment(path: str | Path) -> Experiment:

@@ -102,7 +102,8 @@ def _evaluate(
     losses = evaluation.loss_metrics(evaluation.evaluate_loss(trainer.eval_step, params, batches.one_epoch()), name)
     print(", ".join(f"{metric} {value:.4f}" for metric, value in losses.items()))
     translator = Translator(experiment.model, params, tokenizers, config, mesh)
-    translations, scores = evaluation.translate_and_score(translator, pairs)
+    tokenizer = experiment.evaluation.bleu_tokenizer
+    translations, scores = evaluation.translate_and_score(translator, pairs, bleu_tokenizer=tokenizer)
     context = {"step": step, "decoding": dataclasses.asdict(config), **losses}
     path = evaluation.write_translations(folder.translations, name, translations, scores, **context)
     print(f"{name}: {scores}")

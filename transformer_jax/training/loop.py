@@ -4,8 +4,7 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ import jax
 
 from transformer_jax import plots, runs, sharding
 from transformer_jax.config import Experiment
-from transformer_jax.data.batch import Batch
 from transformer_jax.data.pipeline import Pipeline
 from transformer_jax.data.sources import Pairs, load_pairs
 from transformer_jax.data.tokenizer import Tokenizers, train_tokenizers
@@ -38,6 +36,10 @@ class Position:
     best_score: float | None = None  # of all evaluations so far; higher is better
     evaluations_since_best: int = 0
     stopped_early: bool = False
+
+    def is_last(self, total_steps: int) -> bool:
+        """Whether no step is to follow."""
+        return self.stopped_early or self.step >= total_steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +68,7 @@ def train(experiment: Experiment, workdir: str | Path) -> int:
     """
     mesh = sharding.make_mesh(experiment.mesh)
     say(sharding.describe_devices(mesh))
-    with runs.lock(workdir), Interruption() as interruption:
+    with runs.lock(workdir):
         folder = runs.start(workdir, experiment)
         data = load_data(experiment, folder, mesh)
         runs.record_session(
@@ -77,15 +79,14 @@ def train(experiment: Experiment, workdir: str | Path) -> int:
             digests=data.digests(),
         )
         config = experiment.training
-        total_steps = config.steps or data.training_batches.total_steps(config.epochs or 0)
-        trainer = Trainer(experiment, mesh, total_steps)
+        trainer = Trainer(experiment, mesh, config.steps or data.training_batches.total_steps(config.epochs or 0))
         with checkpoints_of(folder, experiment) as checkpoints:
             state, position = _restore(trainer, checkpoints)
-            if _finished(folder, position, total_steps):
-                say(f"{folder.path}: finished at step {position.step:,}; nothing to do. {_results(folder)}")
+            if position.is_last(trainer.total_steps) and folder.results.exists():
+                say(f"{folder.path}: finished at step {position.step:,}; nothing to do; see {folder.results}")
                 return 0
-            run = _Run(experiment, folder, data, trainer, checkpoints, total_steps)
-            position = run.go(state, position, interruption)
+            with Interruption() as interruption:
+                position = _iterate(folder, data, trainer, checkpoints, state, position, interruption)
         if interruption.signal is not None:
             say(f"{interruption.signal.name}: saved step {position.step:,}; the same command goes on from there")
             return interruption.exit_code
@@ -153,71 +154,59 @@ def _restore(trainer: Trainer, checkpoints: Checkpoints) -> tuple[TrainState, Po
     return state, position
 
 
-def _finished(folder: RunFolder, position: Position, total_steps: int) -> bool:
-    return (position.step >= total_steps or position.stopped_early) and folder.results.exists()
+def _iterate(
+    folder: RunFolder,
+    data: Data,
+    trainer: Trainer,
+    checkpoints: Checkpoints,
+    state: TrainState,
+    position: Position,
+    interruption: Interruption,
+) -> Position:
+    """Steps until the last one, until evaluations no longer get better, or until a signal.
+
+    What belongs to a step is written in this order: its line of metrics, its evaluation, its checkpoint. A resume cuts
+    the logs back to the checkpoint it starts from, so nothing is missing and nothing is there twice.
+    """
+    experiment, total_steps = trainer.experiment, trainer.total_steps
+    tensorboard = folder.tensorboard if experiment.logging.tensorboard else None
+    with (
+        MetricsLog(folder.metrics, folder.timings, tensorboard, step=position.step) as log,
+        ProgressReport(total_steps, position.step) as progress,
+        closing(data.training_batches.batches(position.step)) as batches,
+    ):
+        observer = _Observer(data, trainer, log, progress)
+        stop = False
+        while not (stop or position.is_last(total_steps)):
+            state = trainer.train_step(state, next(batches))
+            position = replace(position, step=position.step + 1)
+            progress.advance(position.step)
+            last = position.step == total_steps
+            if last or position.step % experiment.logging.every == 0:
+                state = observer.write_metrics(state, position.step)
+            measured = None
+            if last or position.step % experiment.evaluation.every == 0:
+                measured = observer.evaluate(state, position.step)
+                position = observer.judge(position, measured)
+            stop = interruption.signal is not None  # read once: what stops the loop is what was saved for
+            due = position.step % experiment.checkpoints.every == 0
+            if due or measured or stop or position.is_last(total_steps):
+                checkpoints.save(position.step, items_of(state), dataclasses.asdict(position), measured)
+        checkpoints.wait()
+    return position
 
 
-def _results(folder: RunFolder) -> str:
-    results: dict[str, Any] = json.loads(folder.results.read_text(encoding="utf-8"))
-    return f"BLEU {results['bleu']:.2f} on {results['split']}" if "bleu" in results else ""
+class _Observer:
+    """Measures a run between its steps, and tells the logs and whoever watches."""
 
-
-class _Run:
-    """One session of a run, from a state to the end or to an interruption."""
-
-    def __init__(
-        self,
-        experiment: Experiment,
-        folder: RunFolder,
-        data: Data,
-        trainer: Trainer,
-        checkpoints: Checkpoints,
-        total_steps: int,
-    ) -> None:
-        self.experiment, self.folder, self.data, self.trainer = experiment, folder, data, trainer
-        self.checkpoints, self.total_steps = checkpoints, total_steps
+    def __init__(self, data: Data, trainer: Trainer, log: MetricsLog, progress: ProgressReport) -> None:
+        self.experiment, self.data, self.trainer = trainer.experiment, data, trainer
+        self.log, self.progress = log, progress
         self.translator: Translator | None = None
         self.logged_at = time.monotonic()
 
-    def go(self, state: TrainState, position: Position, interruption: Interruption) -> Position:
-        """Steps until the last one, until evaluations no longer get better, or until a signal."""
-        if position.step >= self.total_steps or position.stopped_early:
-            return position
-        tensorboard = self.folder.tensorboard if self.experiment.logging.tensorboard else None
-        with ExitStack() as stack:
-            self.log = stack.enter_context(
-                MetricsLog(self.folder.metrics, self.folder.timings, tensorboard, step=position.step)
-            )
-            self.progress = stack.enter_context(ProgressReport(self.total_steps, position.step))
-            batches = stack.enter_context(closing(self.data.training_batches.batches(position.step)))
-            position = self._iterate(state, position, batches, interruption)
-            self.checkpoints.wait()
-        return position
-
-    def _iterate(
-        self, state: TrainState, position: Position, batches: Iterator[Batch], interruption: Interruption
-    ) -> Position:
-        config = self.experiment
-        while position.step < self.total_steps and not position.stopped_early:
-            state = self.trainer.train_step(state, next(batches))
-            position = replace(position, step=position.step + 1)
-            self.progress.advance(position.step)
-            last = position.step == self.total_steps
-            if position.step % config.logging.every == 0 or last:
-                state = self._write_metrics(state, position.step)
-            measured = None
-            if position.step % config.evaluation.every == 0 or last:
-                measured = self._evaluate(state, position.step)
-                position = self._judge(position, measured)
-            stop = interruption.signal is not None
-            due = position.step % config.checkpoints.every == 0
-            if due or measured is not None or stop:
-                self.checkpoints.save(position.step, items_of(state), dataclasses.asdict(position), measured or None)
-            if stop:
-                break
-        return position
-
-    def _write_metrics(self, state: TrainState, step: int) -> TrainState:
+    def write_metrics(self, state: TrainState, step: int) -> TrainState:
+        """Writes the means since the last time, and starts the sums anew."""
         progress = jax.device_get(state.progress)
         now = time.monotonic()
         tokens, steps = float(progress.sums.tokens), int(progress.steps)
@@ -236,11 +225,11 @@ class _Run:
         )
         return self.trainer.reset_progress(state)
 
-    def _evaluate(self, state: TrainState, step: int) -> dict[str, float]:
-        """Loss and scores on the validation split; empty where there is none."""
+    def evaluate(self, state: TrainState, step: int) -> dict[str, float] | None:
+        """Loss and scores on the validation split; None where there is none."""
         batches, pairs = self.data.validation_batches, self.data.validation
         if batches is None or pairs is None:
-            return {}
+            return None
         started = time.monotonic()
         with closing(batches.one_epoch()) as epoch:
             sums = evaluation.evaluate_loss(self.trainer.eval_step, state.evaluated, epoch)
@@ -272,9 +261,9 @@ class _Run:
             self.translator = self.translator.with_parameters(state.evaluated)
         return self.translator
 
-    def _judge(self, position: Position, measured: dict[str, float]) -> Position:
+    def judge(self, position: Position, measured: dict[str, float] | None) -> Position:
         """Counts evaluations without a better score, and stops the run after `training.patience` of them."""
-        if not measured:
+        if measured is None:
             return position
         score = score_of(self.experiment.evaluation.metric)(measured)
         if position.best_score is None or score > position.best_score:

@@ -153,7 +153,7 @@ class Trainer:
     """The compiled functions of one experiment on one mesh, with shardings and donation settled here."""
 
     def __init__(self, experiment: Experiment, mesh: Mesh, total_steps: int) -> None:
-        self.experiment, self.mesh = experiment, mesh
+        self.experiment, self.mesh, self.total_steps = experiment, mesh, total_steps
         self.model = Transformer(experiment.model)
         self.schedule = learning_rate(experiment.schedule, experiment.model.width, total_steps)
         self.optimizer = make_optimizer(experiment.optimizer, self.schedule, experiment.training.clip_norm)
