@@ -30,11 +30,11 @@ def translate(
         step: the checkpoint to translate with; None is the best, or the newest where none was measured.
     """
     config = decoding.applied_to(open_run(run))
+    lines = read_lines(sys.stdin.buffer.read())
     from transformer_jax.translation import Translator
 
     translator = Translator.from_run(run, step=step, decoding=config)
-    translations = translator.translate(read_lines(sys.stdin.buffer.read()))
-    sys.stdout.buffer.write("".join(f"{line}\n" for line in translations).encode())
+    sys.stdout.buffer.write("".join(f"{line}\n" for line in translator.translate(lines)).encode())
     return 0
 
 

@@ -100,7 +100,10 @@ def _chosen_steps(folder: RunFolder, experiment: Experiment, by: str, count: int
             scores = {step: score(metrics) for step in steps if (metrics := checkpoints.metrics(step))}
             steps, kind = sorted(scores, key=scores.__getitem__), "evaluated checkpoints"
     if len(steps) < count:
-        raise InputError(f"{folder.path}: {len(steps)} {kind}, fewer than --{by} {count}; steps {sorted(steps)}")
+        raise InputError(
+            f"{folder.path}: {len(steps)} {kind}, fewer than --{by} {count}; ask for fewer, or keep more in training "
+            f"with --checkpoints.{by}"
+        )
     return sorted(steps[-count:])
 
 
