@@ -34,15 +34,11 @@ def cross_entropy(
     No one-hot array is made: with z the logits, the sum over the vocabulary is
     logsumexp(z) - (1 - epsilon) z[target] - epsilon mean(z).
     """
-    logits = logits.astype(jnp.float32)
+    seen = weights > 0  # elsewhere the logits may be anything: zero them before, or 0 * NaN comes back in the gradient
+    logits = jnp.where(seen[..., None], logits.astype(jnp.float32), 0.0)
     normaliser = jax.nn.logsumexp(logits, axis=-1)  # -> [B T]
     log_loss = normaliser - jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
     loss = log_loss
     if label_smoothing:
         loss = (1 - label_smoothing) * log_loss + label_smoothing * (normaliser - logits.mean(-1))
-    seen = weights > 0  # a padded place may hold anything
-    return LossSums(
-        loss=jnp.where(seen, loss * weights, 0.0).sum(),
-        log_loss=jnp.where(seen, log_loss * weights, 0.0).sum(),
-        tokens=weights.sum(),
-    )
+    return LossSums(loss=(loss * weights).sum(), log_loss=(log_loss * weights).sum(), tokens=weights.sum())
