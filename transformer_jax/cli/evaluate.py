@@ -90,16 +90,18 @@ def _evaluate(
     from transformer_jax import sharding
     from transformer_jax.data.pipeline import Pipeline
     from transformer_jax.data.tokenizer import Tokenizers
+    from transformer_jax.models import Transformer
     from transformer_jax.training import evaluation
-    from transformer_jax.training.step import Trainer
+    from transformer_jax.training.step import batch_loss
     from transformer_jax.translation import Translator, read_parameters
 
     mesh = sharding.make_mesh(sharding.ONE_DEVICE, jax.devices()[:1])
     tokenizers = Tokenizers.load(folder.tokenizer)
     params, step = read_parameters(folder, experiment, mesh, step)
     batches = Pipeline(pairs, tokenizers, experiment.batch, mesh, experiment.seed, folder.cache)
-    trainer = Trainer(experiment, mesh, total_steps=1)  # of which only the evaluation step is compiled
-    losses = evaluation.loss_metrics(evaluation.evaluate_loss(trainer.eval_step, params, batches.one_epoch()), name)
+    model = Transformer(experiment.model)
+    eval_step = jax.jit(lambda params, batch: batch_loss(model, params, batch))
+    losses = evaluation.loss_metrics(evaluation.evaluate_loss(eval_step, params, batches.one_epoch()), name)
     print(", ".join(f"{metric} {value:.4f}" for metric, value in losses.items()))
     translator = Translator(experiment.model, params, tokenizers, config, mesh)
     tokenizer = experiment.evaluation.bleu_tokenizer

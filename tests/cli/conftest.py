@@ -1,0 +1,114 @@
+"""A run folder made once for all tests of it."""
+
+import functools
+import os
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from transformer_jax import runs
+from transformer_jax.cli.main import main
+from transformer_jax.data.sources import load_pairs
+from transformer_jax.data.tokenizer import train_tokenizers
+from transformer_jax.models import init_parameters
+from transformer_jax.runs import load_experiment
+from transformer_jax.training.checkpoints import Checkpoints
+
+EXPERIMENT = """
+from transformer_jax.config import *
+
+def get_config():
+    return Experiment(
+        data=TextFiles(dir={dir!r}, train=("train.a", "train.b"), validation=("held.a", "held.b")),
+        batch=BatchConfig(rows=5, source_length=17, target_length=19),
+        model=ModelConfig(encoder_layers=1, decoder_layers=1, width=6, num_heads=3, ffn_width=11, vocab_size=29),
+        schedule=Schedule(kind="constant", peak=0.1, warmup_steps=0),
+        training=TrainingConfig(steps=3),
+        decoding=DecodingConfig(beam=2, extra_length=5),
+    )
+"""
+
+
+@pytest.fixture(scope="session")
+def spawn():
+    """Starts Python as a process of its own, on one device, with pipes from its standard output and error."""
+    path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    return functools.partial(
+        subprocess.Popen,
+        env={**os.environ, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def write_pairs(folder, split, count, seed):
+    """Words of up to three letters, and the same words backwards."""
+    generator = random.Random(seed)
+    words = ["".join(generator.choices("abcd", k=generator.randint(1, 3))) for _ in range(count)]
+    (folder / f"{split}.a").write_text("".join(f"{word} {word}\n" for word in words))
+    (folder / f"{split}.b").write_text("".join(f"{word[::-1]} {word[::-1]}\n" for word in words))
+
+
+@pytest.fixture(scope="session")
+def command():
+    """The beginning of every command line."""
+    return [sys.executable, "-m", "transformer_jax.cli.main"]
+
+
+@pytest.fixture(scope="session")
+def experiment_file(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("experiments")
+    write_pairs(folder, "train", 41, seed=1)
+    write_pairs(folder, "held", 5, seed=2)
+    file = folder / "reversed_words.py"
+    file.write_text(EXPERIMENT.format(dir=str(folder)))
+    return file
+
+
+@pytest.fixture(scope="session")
+def trained(experiment_file, tmp_path_factory):
+    """A run with checkpoints at step 2, of nothing but zeros, and 3, of fresh parameters; not to be written to."""
+    path, experiment = tmp_path_factory.mktemp("runs") / "trained", load_experiment(experiment_file)
+    folder = runs.start(path, experiment)
+    train, validation = (load_pairs(experiment.data, split) for split in ("train", "validation"))
+    tokenizers = train_tokenizers(experiment.tokenizer, experiment.model, train.sources, train.targets)
+    tokenizers.save(folder.tokenizer)
+    digests = {"validation data": validation.digest}
+    runs.record_session(folder, experiment, platform_name="cpu", devices=["a device"], digests=digests)
+    fresh = init_parameters(experiment.model, jax.random.key(5))
+    with Checkpoints(folder.checkpoints) as checkpoints:
+        checkpoints.save(2, {"parameters": jax.tree.map(jnp.zeros_like, fresh)}, {})
+        checkpoints.save(3, {"parameters": fresh}, {})
+        checkpoints.wait()
+    return path
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A copy of that run, which a test may change."""
+    return shutil.copytree(trained, tmp_path / "run")
+
+
+@pytest.fixture
+def refused(capfd):
+    """Runs the command line within, and requires exit code 2 and one line on standard error that holds all parts."""
+
+    def check(arguments, *parts):
+        capfd.readouterr()
+        assert main([str(argument) for argument in arguments]) == 2
+        out, err = capfd.readouterr()
+        assert out == ""
+        lines = err.splitlines()
+        assert len(lines) == 1, err
+        assert lines[0].startswith("error: ")
+        for part in parts:
+            assert str(part) in lines[0]
+
+    return check

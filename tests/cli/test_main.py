@@ -1,0 +1,134 @@
+"""Verbs, exit codes, one line a mistake, and what is imported for it."""
+
+import logging
+import sys
+from pathlib import Path
+
+import pytest
+
+from transformer_jax.cli.main import VERBS, main
+from transformer_jax.errors import InputError
+from transformer_jax.training import loop
+
+
+class TestHelp:
+    def test_as_a_process(self, spawn, command):
+        process = spawn([*command, "--help"])
+        out, err = process.communicate()
+        assert (process.returncode, err) == (0, "")
+        for verb, summary in VERBS.items():
+            assert f"  {verb} " in out
+            assert summary in out
+
+    @pytest.mark.parametrize(
+        ("verb", "options"),
+        [
+            ("train", ["FILE --workdir DIR"]),
+            ("translate", ["RUN", "--step", "--beam", "--length-penalty", "--extra-length", "--batch-size"]),
+            (
+                "evaluate",
+                ["RUN", "--split", "(default: test)", "--source", "--target", "--data.dir", "--step", "--beam"],
+            ),
+            ("average", ["RUN...", "--output", "--newest", "--best"]),
+            ("attend", ["RUN SENTENCE", "--layer", "(default: -1)", "--output", "--step", "--beam"]),
+        ],
+    )
+    def test_of_each_verb(self, verb, options, capsys):
+        assert main([verb, "--help"]) == 0
+        out, err = capsys.readouterr()
+        assert err == ""
+        for option in options:
+            assert option in out
+
+    def test_has_all_verbs(self):
+        folder = Path(__file__).parents[2] / "transformer_jax" / "cli"
+        assert {path.stem for path in folder.glob("*.py")} == {*VERBS, "__init__", "main", "arguments"}
+
+
+class TestMistakes:
+    def test_unknown_verb(self, refused):
+        refused(["trian"], "no such verb: trian; did you mean train?")
+        refused(["xyz"], "no such verb: xyz; one of train, translate, evaluate, average, attend")
+
+    def test_no_verb(self, refused):
+        refused([], "no verb given")
+
+    def test_arguments_of_the_process(self, monkeypatch, capsys):
+        monkeypatch.setattr(sys, "argv", ["transformer-jax", "evalute"])
+        assert main() == 2
+        assert "did you mean evaluate?" in capsys.readouterr().err
+
+    def test_neither_help_nor_mistakes_import_jax(self, spawn, tmp_path):
+        calls = [
+            ["--help"],
+            ["translte"],
+            ["train", "missing.py", "--workdir", "x"],
+            ["translate", "--bem", "3"],
+            ["translate", str(tmp_path)],
+            ["evaluate", str(tmp_path)],
+            ["average", "--newest", "2", "--best", "3", "--output", "x"],
+            ["attend", str(tmp_path), "a sentence"],
+            *([verb, "--help"] for verb in VERBS),
+        ]
+        program = (
+            "import sys\nfrom transformer_jax.cli.main import main\n"
+            f"codes = [main(call) for call in {calls}]\n"
+            "assert codes == [0, 2, 2, 2, 2, 2, 2, 2, 0, 0, 0, 0, 0], codes\n"
+            "assert 'jax' not in sys.modules"
+        )
+        process = spawn([sys.executable, "-c", program])
+        _, err = process.communicate()
+        assert process.returncode == 0, err
+        assert len(err.splitlines()) == err.count("error: ") == 7
+
+
+class TestExitCodes:
+    @pytest.fixture
+    def ends(self, monkeypatch, experiment_file):
+        """The command line, with a training that ends as it is told to."""
+
+        def run(result):
+            def train(*arguments):
+                if isinstance(result, int):
+                    return result
+                raise result
+
+            monkeypatch.setattr(loop, "train", train)
+            return main(["train", str(experiment_file), "--workdir", "unused"])
+
+        return run
+
+    def test_that_of_the_verb(self, ends):
+        assert ends(0) == 0
+        assert ends(143) == 143
+
+    def test_interrupted(self, ends, capsys):
+        assert ends(KeyboardInterrupt()) == 130
+        assert capsys.readouterr().err == ""
+
+    def test_a_mistake_of_several_lines_is_shown_as_one(self, ends, capsys):
+        assert ends(InputError("first\n  second")) == 2
+        assert capsys.readouterr().err == "error: first second\n"
+
+    def test_the_unexpected_keeps_its_traceback(self, ends):
+        with pytest.raises(ZeroDivisionError):
+            ends(ZeroDivisionError())
+
+    def test_nobody_reads(self, spawn, command):
+        process = spawn([*command, "--help"])
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        process.stderr.close()
+        assert process.wait() == 141
+
+
+def test_logging_shows_our_warnings_and_the_errors_of_others(monkeypatch, capsys):
+    monkeypatch.setattr(logging.root, "handlers", [])
+    monkeypatch.setattr(logging.root, "level", logging.WARNING)
+    main(["--help"])
+    capsys.readouterr()
+    logging.getLogger("transformer_jax.training").warning("checkpoint %d is damaged", 7)
+    logging.getLogger("transformer_jax.training").info("detail")
+    logging.getLogger("absl").warning("noise")
+    logging.getLogger("absl").error("broken")
+    assert capsys.readouterr().err == "warning: checkpoint 7 is damaged\nerror: broken\n"
