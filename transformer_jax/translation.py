@@ -114,15 +114,14 @@ class Translator:
         target = [*batches[0][1][0], EOS_ID]
         source = [*self.tokenizers.source.encode([sentence])[0], EOS_ID]
         inputs = [self._model.config.pad_id, *target[:-1]]
-        encoder, decoder = jax.device_get(
-            self._attend(self._params, np.array([source], np.int32), np.array([inputs], np.int32))
-        )
+        encoder, decoder = self._attend(self._params, np.array([source], np.int32), np.array([inputs], np.int32))
+        assert decoder.cross_attention is not None  # there is an encoder
         return AttendedSentence(
             source=self.tokenizers.source.pieces(source),
             target=self.tokenizers.target.pieces(target),
-            encoder=encoder[:, 0],
-            decoder=decoder.self_attention[:, 0],
-            cross=decoder.cross_attention[:, 0],
+            encoder=jax.device_get(encoder[:, 0]),
+            decoder=jax.device_get(decoder.self_attention[:, 0]),
+            cross=jax.device_get(decoder.cross_attention[:, 0]),
         )
 
     def _batches(self, sentences: Sequence[str]) -> Iterator[tuple[list[int], list[list[int]]]]:
