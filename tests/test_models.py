@@ -29,6 +29,14 @@ PRE = replace(CONFIG, norm="pre")
 DECODER_ONLY = replace(CONFIG, encoder_layers=0)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    """These tests compile much and compute little: without most optimizations XLA takes half the time."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @functools.cache
 def parameters(config):
     """Random parameters in which no bias is zero; drawing them by numpy saves compiling the initialisation."""
