@@ -39,4 +39,4 @@ def main(arguments: Sequence[str]) -> int:
 
         return loop.train(experiment, workdir)
 
-    return call(f"train {file}", train, flags)
+    return call("train FILE", train, flags)
