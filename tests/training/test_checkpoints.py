@@ -115,10 +115,13 @@ def flip(file):
     file.write_bytes(data)
 
 
+KEEP = {"newest": 2, "best": 1, "score": lambda measured: -measured["loss"]}
+
+
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     folder = tmp_path_factory.mktemp("saved")
-    save(folder, 1, 2)
+    save(folder, 1, 2, metrics={1: {"loss": 2.0}, 2: {"loss": 1.0}}, **KEEP)
     return folder
 
 
@@ -134,16 +137,25 @@ def test_any_damaged_file_leads_to_the_checkpoint_before(saved, tmp_path, caplog
             continue
         damage(folder / file)
         caplog.clear()
-        with caplog.at_level(logging.WARNING, logger="transformer_jax"), Checkpoints(folder) as checkpoints:
+        with caplog.at_level(logging.WARNING, logger="transformer_jax"), Checkpoints(folder, **KEEP) as checkpoints:
             restored = checkpoints.restore(abstract(items_of(0)))
         assert same_bits(restored.items, items_of(restored.step)), file
         assert restored.position["epoch"] == restored.step, file
         if restored.step == 1:
             fell_back.add(file)
-            listed = any("checkpoint 2 is damaged and skipped" in message for message in caplog.messages)
-            assert listed or file.name == "_CHECKPOINT_METADATA", file
+            assert any("checkpoint 2 is damaged and skipped" in message for message in caplog.messages), file
     assert any("parameters" in file.parts for file in fell_back)
     assert any("manifest" in file.parts for file in fell_back)
+
+
+def test_broken_metrics_cost_the_metrics_alone(saved, tmp_path, caplog):
+    folder = tmp_path / "broken"
+    shutil.copytree(saved, folder)
+    (folder / "2" / "metrics" / "metrics").write_text('{"loss": ')
+    with caplog.at_level(logging.WARNING, logger="transformer_jax"), Checkpoints(folder, **KEEP) as checkpoints:
+        assert (checkpoints.metrics(1), checkpoints.metrics(2), checkpoints.best_step()) == ({"loss": 2.0}, None, 1)
+        assert checkpoints.restore(abstract(items_of(0))).step == 2
+    assert any("2/metrics/metrics is damaged and removed" in message for message in caplog.messages)
 
 
 def test_every_bit_of_the_array_files_counts(saved, tmp_path):

@@ -6,6 +6,7 @@ every leaf. Orbax itself restores flipped bits without a word; the fingerprints 
 """
 
 import dataclasses
+import json
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -60,6 +61,7 @@ class Checkpoints:
             save_decision_policy=ocp.checkpoint_managers.FixedIntervalPolicy(1),  # every save that is asked for
         )
         folder.mkdir(parents=True, exist_ok=True)
+        _drop_damaged_metrics(folder)
         self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
 
     def __enter__(self) -> "Checkpoints":
@@ -176,6 +178,16 @@ class Checkpoints:
                         f"{self.folder}/{step}: {name}{path} is {found.get(path)}, "
                         f"but the experiment has {expected.get(path)}"
                     )
+
+
+def _drop_damaged_metrics(folder: Path) -> None:
+    """A checkpoint without metrics is one that is not the best; with broken ones, Orbax would open none at all."""
+    for file in sorted(folder.glob("*/metrics/metrics")):
+        try:
+            json.loads(file.read_bytes())
+        except ValueError as error:
+            _log.warning("%s is damaged and removed: %s", file, _line(error))
+            file.unlink()
 
 
 def describe(items: Items) -> Manifest:
