@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import jax
 import pytest
 
 from transformer_jax.config import from_json, to_json
+from transformer_jax.models import init_parameters
 from transformer_jax.runs import load_experiment
 
 FOLDER = Path(__file__).parent.parent / "experiments"
@@ -45,3 +47,23 @@ def test_the_paper_rows_differ_where_the_paper_says():
         (1024, 16, 4096, 32_000, 0.1, 300_000),
     ]
     assert {e.model.channels for e in (base, big, french)} == {64}
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "ffn_width", "vocab_size", "total"),
+    [
+        ("de_base", 512, 2048, 37_000, 63_045_632),  # the paper: 65 million
+        ("de_big", 1024, 4096, 37_000, 214_171_648),  # the paper: 213 million
+        ("fr_big", 1024, 4096, 32_000, 209_051_648),
+    ],
+)
+def test_the_paper_rows_have_as_many_parameters_as_the_paper_derives(name, width, ffn_width, vocab_size, total):
+    model = load_experiment(FOLDER / f"wmt14_en_{name}.py").model
+    shapes = jax.eval_shape(lambda: init_parameters(model, jax.random.key(0)))
+    attention = 4 * width**2  # W^Q, W^K, W^V, W^O
+    feed_forward = 2 * width * ffn_width + ffn_width + width
+    norm = 2 * width  # scale and bias
+    encoder_layer = attention + feed_forward + 2 * norm
+    decoder_layer = 2 * attention + feed_forward + 3 * norm
+    assert vocab_size * width + 6 * (encoder_layer + decoder_layer) == total
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == total
