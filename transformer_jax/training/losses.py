@@ -1,11 +1,14 @@
 """Label-smoothed cross-entropy (5.4), as sums and counts: the mean is taken once, over all tokens there are."""
 
+from typing import no_type_check
+
 import flax.struct
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 
+@no_type_check  # of the fields: as a tree it holds shapes and shardings, too
 @flax.struct.dataclass
 class LossSums:
     """Sums over target tokens, in nats: what is minimised, the plain negative log-likelihood, and their number."""

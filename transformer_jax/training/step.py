@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, no_type_check
 
 import flax.linen as nn
 import flax.struct
@@ -20,6 +20,7 @@ from transformer_jax.training.losses import LossSums, cross_entropy
 from transformer_jax.training.optimizer import learning_rate, make_optimizer
 
 
+@no_type_check  # of the fields: as a tree it holds shapes and shardings, too
 @flax.struct.dataclass
 class Progress:
     """What has been summed since the last line of metrics; part of the state, so that a resume continues the sums."""
@@ -34,6 +35,7 @@ class Progress:
         return Progress(LossSums.zero(), jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32))
 
 
+@no_type_check  # likewise
 @flax.struct.dataclass
 class TrainState:
     """All that a step changes. The number of steps taken is also what dropout and the schedule depend on."""
@@ -103,11 +105,14 @@ def gradients(
     def cut(x: Array) -> Array:  # every part takes rows of every device: [A*B ...] -> [A B ...]
         return x.reshape(-1, config.accumulation, *x.shape[1:]).swapaxes(0, 1)
 
-    def add(total: tuple[Parameters, LossSums], item: tuple[Batch, Array]) -> tuple[Any, None]:
-        rows, index = item
-        return jax.tree.map(jnp.add, total, part(rows, jax.random.fold_in(key, index))), None
+    leaves, structure = jax.tree.flatten(batch)
 
-    parts = (jax.tree.map(cut, batch), jnp.arange(config.accumulation))
+    def add(total: tuple[Parameters, LossSums], item: tuple[list[Array], Array]) -> tuple[Any, None]:
+        rows, index = item
+        grads = part(jax.tree.unflatten(structure, rows), jax.random.fold_in(key, index))
+        return jax.tree.map(jnp.add, total, grads), None
+
+    parts = ([cut(leaf) for leaf in leaves], jnp.arange(config.accumulation))
     zeros = (jax.tree.map(jnp.zeros_like, params), LossSums.zero())
     total, _ = jax.lax.scan(add, zeros, parts)
     return total
@@ -131,7 +136,7 @@ def train_step(
         average = moving_average(state.average, params, state.step, config.average_decay)
     progress = Progress(
         sums=state.progress.sums + sums,
-        gradient_norm=state.progress.gradient_norm + optax.global_norm(grads),
+        gradient_norm=state.progress.gradient_norm + optax.tree.norm(grads),
         steps=state.progress.steps + 1,
     )
     return TrainState(state.step + 1, params, optimizer_state, average, progress)

@@ -1,0 +1,174 @@
+"""The training step: exact accumulation, the same bits twice, the same numbers on any mesh."""
+
+import functools
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from transformer_jax.config import (
+    Adam,
+    BatchConfig,
+    Experiment,
+    MeshConfig,
+    ModelConfig,
+    Numerals,
+    Schedule,
+    TrainingConfig,
+)
+from transformer_jax.data.batch import Batch, Side
+from transformer_jax.models import Transformer, init_parameters
+from transformer_jax.sharding import ONE_DEVICE, make_mesh
+from transformer_jax.training.step import Trainer, batch_loss, gradients, moving_average
+
+MODEL = ModelConfig(
+    encoder_layers=1, decoder_layers=1, width=6, num_heads=2, head_width=5, ffn_width=14, vocab_size=22, dropout=0.2
+)
+EXPERIMENT = Experiment(
+    data=Numerals(),
+    model=MODEL,
+    batch=BatchConfig(rows=12, source_length=5, target_length=7),
+    optimizer=Adam(epsilon=1.0),  # as large, updates depend smoothly on gradients that are close to zero
+    schedule=Schedule(kind="constant", peak=0.5, warmup_steps=0),
+    training=TrainingConfig(steps=10, average_decay=0.9),
+    seed=3,
+)
+
+
+def side(random, lengths, length):
+    tokens = random.integers(1, 22, (len(lengths), length))
+    seen = np.arange(length) < np.asarray(lengths)[:, None]
+    targets = random.integers(1, 22, tokens.shape).astype(np.int32)
+    positions = np.broadcast_to(np.arange(length, dtype=np.int32), tokens.shape)
+    return Side(
+        (tokens * seen).astype(np.int32), seen.astype(np.int32), positions, targets * seen, seen.astype(np.float32)
+    )
+
+
+@functools.cache
+def make_batch():
+    """Twelve rows whose thirds (every third row) hold very different numbers of tokens; the last row is padding."""
+    random = np.random.default_rng(0)
+    target = side(random, [7, 1, 2, 7, 1, 3, 7, 2, 1, 7, 1, 0], 7)
+    source = side(random, [5, 3, 2, 5, 1, 4, 2, 2, 5, 3, 1, 0], 5)
+    return Batch(replace(source, targets=None, weights=None), target, np.arange(12, dtype=np.int32)[:, None])
+
+
+@functools.cache
+def trainer(mesh):
+    devices = jax.devices()[:1] if mesh == ONE_DEVICE else None
+    return Trainer(EXPERIMENT, make_mesh(mesh, devices), total_steps=10)
+
+
+def run(steps, mesh=ONE_DEVICE):
+    """The state after each step, and before the first, on the host."""
+    state, states = trainer(mesh).new_state(), []
+    for _ in range(steps):
+        states.append(jax.device_get(state))
+        state = trainer(mesh).train_step(state, make_batch())
+    return [*states, jax.device_get(state)]
+
+
+@pytest.fixture(scope="module")
+def states():
+    return run(8)
+
+
+def assert_same_bits(left, right):
+    jax.tree.map(np.testing.assert_array_equal, left, right)
+
+
+def test_two_runs_are_equal_to_the_bit(states):
+    assert_same_bits(states[4], run(4)[-1])
+
+
+def test_the_loss_falls(states):
+    losses = [
+        float(trainer(ONE_DEVICE).eval_step(state.params, make_batch()).log_loss) for state in (states[0], states[-1])
+    ]
+    assert losses[1] < 0.95 * losses[0]
+
+
+def test_progress_sums_and_starts_again(states):
+    progress = states[3].progress
+    assert (int(states[3].step), int(progress.steps)) == (3, 3)
+    assert float(progress.sums.tokens) == 3 * 39  # 39 target tokens in the batch
+    assert progress.gradient_norm > 0
+    state = trainer(ONE_DEVICE).reset_progress(trainer(ONE_DEVICE).train_step(put(states[3]), make_batch()))
+    assert not any(leaf.any() for leaf in jax.tree.leaves(state.progress))
+    assert_same_bits(state.params, states[4].params)
+
+
+def put(state):
+    return jax.device_put(state, trainer(ONE_DEVICE).state_sharding)
+
+
+def test_the_state_is_donated():
+    state = trainer(ONE_DEVICE).new_state()
+    trainer(ONE_DEVICE).train_step(state, make_batch())
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
+
+
+def test_dropout_depends_on_the_step_and_on_nothing_that_ran_before(states):
+    def loss_of_step(step):
+        state = replace(states[0], step=np.int32(step))
+        return float(trainer(ONE_DEVICE).train_step(put(state), make_batch()).progress.sums.loss)
+
+    losses = [loss_of_step(step) for step in (0, 1, 0)]
+    assert losses[0] == losses[2] == float(states[1].progress.sums.loss)
+    assert losses[0] != losses[1]
+
+
+def test_another_key_is_another_dropout():
+    params = init_parameters(MODEL, jax.random.key(0))
+
+    @jax.jit
+    def loss(key):
+        return batch_loss(Transformer(MODEL), params, jax.tree.map(jnp.asarray, make_batch()), dropout_key=key).loss
+
+    assert float(loss(jax.random.key(3))) != float(loss(jax.random.key(4)))
+
+
+def test_the_moving_average(states):
+    for step, decay in [(0, 1 / 10), (1, 2 / 11), (7, 8 / 17)]:  # (1 + step) / (10 + step) below 0.9
+        expected = jax.tree.map(
+            lambda a, p, d=decay: d * a + (1 - d) * p, states[step].average, states[step + 1].params
+        )
+        jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-6), states[step + 1].average, expected)
+    assert states[1].evaluated is states[1].average
+    late = moving_average({"x": jnp.float32(1)}, {"x": jnp.float32(2)}, jnp.int32(10_000), 0.9)
+    np.testing.assert_allclose(late["x"], 1.1, rtol=1e-6)
+
+
+def test_accumulation_is_the_whole_batch():
+    model = Transformer(replace(MODEL, dropout=0.0))
+    params = init_parameters(model.config, jax.random.key(0))
+    batch = jax.tree.map(jnp.asarray, make_batch())
+
+    def compute(accumulation):
+        config = TrainingConfig(steps=1, accumulation=accumulation)
+        return jax.jit(lambda: gradients(model, params, batch, jax.random.key(0), config))()
+
+    (whole, sums), (parts, parts_sums) = compute(1), compute(3)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-6), parts, whole)
+    np.testing.assert_allclose(jax.tree.leaves(parts_sums), jax.tree.leaves(sums), rtol=1e-6)
+    counts = make_batch().target.weights.reshape(4, 3, 7).sum((0, 2))
+    assert counts.tolist() == [28, 5, 6]  # the mean of the parts' means would be another number
+
+
+def test_a_mesh_of_eight_devices_takes_the_same_steps(states):
+    mesh = MeshConfig(data=2, fsdp=2, tensor=2)
+    sharded = run(2, mesh)
+    assert_same_bits(sharded[0].params, states[0].params)
+    for step in (1, 2):
+        close = functools.partial(np.testing.assert_allclose, atol=1e-5)
+        jax.tree.map(close, sharded[step].params, states[step].params)
+        np.testing.assert_allclose(sharded[step].progress.sums.loss, states[step].progress.sums.loss, rtol=1e-5)
+
+
+def test_a_batch_without_targets_says_what_is_missing():
+    batch = replace(make_batch(), target=replace(make_batch().target, targets=None))
+    with pytest.raises(ValueError, match="both sides, and targets and weights"):
+        batch_loss(Transformer(MODEL), {}, batch)
