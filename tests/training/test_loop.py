@@ -128,18 +128,6 @@ def test_a_run_repeated_is_the_same_to_the_bit(straight, experiment_file, compil
     assert_same_run(straight, tmp_path / "again")
 
 
-def test_another_seed_is_another_run(straight, experiment_file, compiled, tmp_path):
-    other = experiment_file.with_name("other_seed.py")
-    other.write_text(
-        "import dataclasses\nfrom experiments import reversed_words\n\n"
-        "def get_config():\n    return dataclasses.replace(reversed_words.get_config(), seed=1)\n"
-    )
-    assert run(other, tmp_path / "other", compiled, "step", "4").returncode == -signal.SIGKILL
-    ours, theirs = (metrics.read(folder / "metrics.jsonl")[0] for folder in (straight, tmp_path / "other"))
-    assert ours["step"] == theirs["step"] == 2
-    assert ours["train/loss"] != theirs["train/loss"]
-
-
 def test_a_run_killed_anywhere_and_restarted_is_the_same_to_the_bit(straight, experiment_file, compiled, tmp_path):
     workdir = tmp_path / "killed"
     # Before the first checkpoint; between a checkpoint and an evaluation; while saving; behind a line of metrics whose
