@@ -5,6 +5,15 @@ import os
 os.environ["JAX_PLATFORMS"] = "cpu"  # a GPU beside these tests stays idle
 
 import jax
+import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="module")
+def quick_compilation():
+    """For tests that compile much and compute little: without most optimizations XLA takes half the time."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

@@ -20,6 +20,8 @@ from transformer_jax.attention import (
 )
 from transformer_jax.config import ModelConfig
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 B, T, S, H, K = 2, 3, 5, 7, 11
 
 

@@ -14,6 +14,8 @@ from transformer_jax.config import ModelConfig
 from transformer_jax.layers import Embedding, sinusoids
 from transformer_jax.models import Decoder, Encoder, Transformer, decoding_parameters, init_parameters
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 CONFIG = ModelConfig(
     encoder_layers=1,
     decoder_layers=2,
@@ -27,14 +29,6 @@ CONFIG = ModelConfig(
 )
 PRE = replace(CONFIG, norm="pre")
 DECODER_ONLY = replace(CONFIG, encoder_layers=0)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """These tests compile much and compute little: without most optimizations XLA takes half the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @functools.cache
