@@ -3,17 +3,30 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, UInt32
+
+from transformer_jax.hashing import scramble
 
 
 def dropout(x: Float[Array, "*shape"], rate: float, key: Key[Array, ""]) -> Float[Array, "*shape"]:
-    """Zeroes each element with probability `rate` and scales the others by 1 / (1 - rate).
-
-    The mask is the same on any mesh: threefry bits depend on the key and on an element's place alone.
-    """
+    """Zeroes each element with probability `rate` and scales the others by 1 / (1 - rate)."""
     threshold = jnp.uint32(min(round(rate * 2**32), 2**32 - 1))
-    keep = jax.random.bits(key, x.shape, jnp.uint32) >= threshold
+    keep = random_bits(key, x.shape) >= threshold
     return jnp.where(keep, x / (1 - rate), jnp.zeros((), x.dtype))
+
+
+def random_bits(key: Key[Array, ""], shape: tuple[int, ...]) -> UInt32[Array, "..."]:
+    """32 bits for each place, a hash of two words of the key and of the place alone: the same on any mesh.
+
+    Threefry for every element took 3% of a step on a CPU and a quarter of its compilation; this fuses into the
+    product with x, at no cost that could be measured. It is for masks, not for secrets; what it is trusted for stands
+    in its tests.
+    """
+    first, second = jax.random.bits(key, (2,), jnp.uint32)
+    place = jnp.zeros(shape, jnp.uint32)
+    for axis, size in enumerate(shape):
+        place = place * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
+    return scramble(scramble(place + first) ^ second)
 
 
 class Dropout(nn.Module):

@@ -16,7 +16,7 @@ from transformer_jax.models import abstract_parameters
 from transformer_jax.training import metrics
 from transformer_jax.training.checkpoints import Checkpoints
 
-EXPERIMENT = '''
+EXPERIMENT = """
 from transformer_jax.config import *
 
 def get_config():
@@ -36,14 +36,16 @@ def get_config():
         decoding=DecodingConfig(beam=2, extra_length=3),
         logging=LoggingConfig(every=2),
     )
-'''
+"""
 
 
 def write_pairs(folder: Path, split: str, count: int, seed: int) -> None:
     """Words of four letters, and the same words backwards."""
     generator = np.random.default_rng(seed)
     lines = [
-        " ".join("".join(generator.choice(list("abcd"), generator.integers(1, 4))) for _ in range(generator.integers(1, 5)))
+        " ".join(
+            "".join(generator.choice(list("abcd"), generator.integers(1, 4))) for _ in range(generator.integers(1, 5))
+        )
         for _ in range(count)
     ]
     (folder / f"{split}.a").write_text("".join(f"{line}\n" for line in lines))

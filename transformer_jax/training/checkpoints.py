@@ -18,6 +18,7 @@ import orbax.checkpoint as ocp
 from jaxtyping import Array, Shaped, UInt32
 
 from transformer_jax.errors import InputError
+from transformer_jax.hashing import scramble
 
 FORMAT_VERSION = 1
 
@@ -216,16 +217,9 @@ def fingerprint(x: Shaped[Array, "*shape"]) -> UInt32[Array, "2"]:
     width = x.dtype.itemsize
     bits = jax.lax.bitcast_convert_type(x, {1: jnp.uint8, 2: jnp.uint16}.get(width, jnp.uint32))
     words = bits.reshape(-1).astype(jnp.uint32)
-    place = _scramble(jax.lax.iota(jnp.uint32, words.size) + jnp.uint32(0x9E3779B9))
-    low = _scramble(words ^ place)
-    return jnp.stack([_scramble(low + place).sum(dtype=jnp.uint32), low.sum(dtype=jnp.uint32)])
-
-
-def _scramble(x: UInt32[Array, " N"]) -> UInt32[Array, " N"]:
-    """A bijection of 32 bits (xorshift and multiply, twice): no two values meet."""
-    x = (x ^ (x >> 16)) * jnp.uint32(0x21F0AAAD)
-    x = (x ^ (x >> 15)) * jnp.uint32(0x735A2D97)
-    return x ^ (x >> 15)
+    place = scramble(jax.lax.iota(jnp.uint32, words.size) + jnp.uint32(0x9E3779B9))
+    low = scramble(words ^ place)
+    return jnp.stack([scramble(low + place).sum(dtype=jnp.uint32), low.sum(dtype=jnp.uint32)])
 
 
 def _leaves(tree: Any) -> dict[str, Any]:
