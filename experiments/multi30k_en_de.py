@@ -39,7 +39,7 @@ def get_config() -> Experiment:
                 ("test_2016_flickr.de.gz", "9204244e408ccb38d2a55cfcd344df15005fc42a07a6e55ca6c52b6ababb8cc8"),
             ),
         ),
-        batch=BatchConfig(rows=32, source_length=128, target_length=128),
+        batch=BatchConfig(rows=16, source_length=64, target_length=64),  # about 970 target tokens a step
         model=ModelConfig(
             encoder_layers=3,
             decoder_layers=3,
@@ -50,8 +50,8 @@ def get_config() -> Experiment:
             norm="pre",
             dropout=0.3,
         ),
-        schedule=Schedule(kind="cosine", peak=1e-3, warmup_steps=200),
+        schedule=Schedule(kind="linear", peak=1.5e-3, warmup_steps=400),
         training=TrainingConfig(epochs=10, label_smoothing=0.1),
-        evaluation=EvaluationConfig(every=500),
+        evaluation=EvaluationConfig(every=1_000, translations=200),
         decoding=DecodingConfig(beam=5),
     )
