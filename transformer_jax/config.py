@@ -362,10 +362,12 @@ class Experiment:
             not self.tokenizer.joint or model.source_vocab_size is None,
             f"model.source_vocab_size={model.source_vocab_size} needs tokenizer.joint=False",
         )
+        require(model.pad_id == 0, f"model.pad_id={model.pad_id}: the tokenizers of an experiment pad with 0")
+        longest = max(batch.source_length, batch.target_length) + self.decoding.extra_length
         require(
-            model.positions != "learned" or max(batch.source_length, batch.target_length) <= model.max_positions,
-            f"batch.source_length={batch.source_length}, batch.target_length={batch.target_length}: above "
-            f"model.max_positions={model.max_positions}",
+            model.positions != "learned" or longest <= model.max_positions,
+            f"model.max_positions={model.max_positions} is below {longest}, the longest of batch.source_length="
+            f"{batch.source_length} and batch.target_length={batch.target_length} and decoding.extra_length above it",
         )
         require(
             batch.rows % self.training.accumulation == 0,

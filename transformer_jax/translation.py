@@ -1,6 +1,7 @@
 """Translator: a list of strings in, a list of strings out."""
 
 import dataclasses
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,7 @@ class Translator:
         self.decoding = decoding or DecodingConfig()
         self._model = Transformer(model)
         self._mesh = mesh or sharding.make_mesh(sharding.ONE_DEVICE, jax.devices()[:1])
+        self._longest = model.max_positions if model.positions == "learned" else sys.maxsize
         self._search = BeamSearch(self.decoding.beam, self.decoding.length_penalty)
         self._unstack = jax.jit(decoding_parameters)
         self._params = self._unstack(params)
@@ -95,7 +97,11 @@ class Translator:
         return other
 
     def translate(self, sentences: Sequence[str]) -> list[str]:
-        """The translation of each sentence; a blank one stays blank."""
+        """The translation of each sentence; a blank one stays blank.
+
+        Raises:
+            InputError: when a sentence does not fit a table of learned positions.
+        """
         translations = [""] * len(sentences)
         for indices, outputs in self._batches(sentences):
             for index, text in zip(indices, self.tokenizers.target.decode(outputs), strict=True):
@@ -124,19 +130,39 @@ class Translator:
             cross=jax.device_get(decoder.cross_attention[:, 0]),
         )
 
+    def _encode(self, sentences: Sequence[str]) -> list[list[int]]:
+        """Source ids with the end token.
+
+        Raises:
+            InputError: when a sentence does not fit a table of learned positions.
+        """
+        encoded = [[*ids, EOS_ID] for ids in self.tokenizers.source.encode(list(sentences))]
+        for index, ids in enumerate(encoded):
+            if len(ids) > self._longest:
+                raise InputError(
+                    f"sentence {index + 1} has {len(ids)} tokens, but the model has max_positions={self._longest}"
+                )
+        return encoded
+
     def _batches(self, sentences: Sequence[str]) -> Iterator[tuple[list[int], list[list[int]]]]:
         """Indices of sentences, and the target ids of each without the end token, a batch at a time."""
-        encoded = [[*ids, EOS_ID] for ids in self.tokenizers.source.encode(list(sentences))]
+        encoded = self._encode(sentences)
         order = sorted((len(ids), index) for index, ids in enumerate(encoded) if len(ids) > 1)
         start = 0
         while start < len(order):
-            size = self._batch_size(_padded(order[start][0]))
+            size = self._batch_size(self._padded(order[start][0]))
             # The last of the batch is the longest and sets the shape; with it, the batch may have to be smaller.
-            padded = _padded(order[min(start + size, len(order)) - 1][0])
+            padded = self._padded(order[min(start + size, len(order)) - 1][0])
             size = self._batch_size(padded)
             indices = [index for _, index in order[start : start + size]]
             yield indices, self._run([encoded[index] for index in indices], size, padded)
             start += size
+
+    def _padded(self, length: int) -> int:
+        padded = SHORTEST
+        while padded < length:
+            padded *= 2
+        return min(padded, self._longest)
 
     def _batch_size(self, padded: int) -> int:
         size = max(self.decoding.batch_size * min(FULL_BATCH, padded) // padded, 1)
@@ -150,7 +176,7 @@ class Translator:
             tokens[row, : len(ids)] = ids
             limits[row] = len(ids) + self.decoding.extra_length
         batch = jax.device_put((tokens, limits), sharding.batch_sharding(self._mesh))
-        max_length = padded + self.decoding.extra_length
+        max_length = min(padded + self.decoding.extra_length, self._longest)
         best = jax.device_get(self._decode(self._params, *batch, max_length=max_length))
         rows = zip(best.tokens[: len(sources), 0], best.lengths[: len(sources), 0], strict=True)
         return [[int(token) for token in row[:length] if token != EOS_ID] for row, length in rows]
@@ -184,13 +210,6 @@ class Translator:
         return self._model.apply({"params": params}, *args, **flags, method=method)
 
 
-def _padded(length: int) -> int:
-    padded = SHORTEST
-    while padded < length:
-        padded *= 2
-    return padded
-
-
 def read_parameters(
     folder: RunFolder, experiment: Experiment, mesh: Mesh, step: int | None = None
 ) -> tuple[Parameters, int]:
@@ -201,14 +220,15 @@ def read_parameters(
     """
     if not folder.checkpoints.is_dir():
         raise InputError(f"{folder.checkpoints}: no checkpoints; train first")
+    averaged = experiment.training.average_decay is not None and not folder.average.exists()
+    item = "average" if averaged else "parameters"
     with Checkpoints(folder.checkpoints, score=score_of(experiment.evaluation.metric)) as checkpoints:
-        steps = checkpoints.steps()
-        if not steps:
-            raise InputError(f"{folder.checkpoints}: no checkpoint yet; train first")
+        steps = checkpoints.steps()[::-1]
         if step is not None and step not in steps:
-            raise InputError(f"{folder.checkpoints}: no checkpoint of step {step}; there are {steps}")
-        chosen = step if step is not None else checkpoints.best_step()
-        name = "average" if "average" in checkpoints.read_manifest(steps[-1])["leaves"] else "parameters"
-        restored = checkpoints.restore({name: abstract_parameters(experiment.model, mesh)}, chosen)
-        assert restored is not None  # there are steps
-        return restored.items[name], restored.step
+            raise InputError(f"{folder.checkpoints}: no checkpoint of step {step}; there are {sorted(steps)}")
+        best = checkpoints.best_step()
+        tried = [step] if step is not None else steps if best is None else [best, *steps]
+        restored = checkpoints.restore({item: abstract_parameters(experiment.model, mesh)}, tried)
+    if restored is None:
+        raise InputError(f"{folder.checkpoints}: no checkpoint yet; train first")
+    return restored.items[item], restored.step

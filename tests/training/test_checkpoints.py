@@ -76,7 +76,7 @@ def test_one_item_and_one_step_by_themselves(tmp_path):
     save(tmp_path, 3, 5)
     with Checkpoints(tmp_path) as checkpoints:
         wanted = abstract({"parameters": items_of(0)["parameters"]})
-        restored = checkpoints.restore(wanted, step=3)
+        restored = checkpoints.restore(wanted, [3])
     assert set(restored.items) == {"parameters"}
     assert same_bits(restored.items["parameters"], items_of(3)["parameters"])
 
@@ -179,7 +179,7 @@ def test_all_damaged_is_one_line(saved, tmp_path):
         for file in (folder / step / "parameters").rglob("*"):
             if file.is_file():
                 file.unlink()
-    with Checkpoints(folder) as checkpoints, pytest.raises(InputError, match=r"no intact checkpoint among .*1, 2"):
+    with Checkpoints(folder) as checkpoints, pytest.raises(InputError, match=r"no intact checkpoint among .*2, 1"):
         checkpoints.restore(abstract(items_of(0)))
 
 
@@ -266,3 +266,21 @@ def test_a_full_disk_is_one_line_and_what_was_there_is_intact(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.steps() == [1]
         assert same_bits(checkpoints.restore(abstract(items_of(0))).items, items_of(1))
+
+
+def test_what_comes_after_the_checkpoint_gone_on_from_is_discarded_and_saved_again(tmp_path):
+    save(tmp_path, 3, 5)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.discard_after(3)
+        assert checkpoints.steps() == [3]
+    save(tmp_path, 5)
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.restore(abstract(items_of(0))).step == 5
+
+
+def test_a_changed_position_is_damage(tmp_path):
+    save(tmp_path, 3, 5)
+    file = next(path for path in (tmp_path / "5" / "position").rglob("*") if path.is_file())
+    file.write_text(file.read_text().replace("5", "6"))
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.restore(abstract(items_of(0))).step == 3

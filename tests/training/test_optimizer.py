@@ -1,10 +1,13 @@
 """Schedules at their corners, and updates by hand."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from transformer_jax.config import Adam, AdamW, PaperSchedule, Schedule
+from transformer_jax.config import Adam, AdamW, ModelConfig, PaperSchedule, Schedule
+from transformer_jax.errors import InputError
+from transformer_jax.models import init_parameters
 from transformer_jax.training.optimizer import learning_rate, make_optimizer
 
 
@@ -81,3 +84,26 @@ def test_clipping_is_by_the_norm_over_all_gradients():
     for name in ("kernel", "bias"):
         np.testing.assert_allclose(clipped[name], free[name] / 2, rtol=1e-2)
         np.testing.assert_array_equal(untouched[name], free[name])
+
+
+def test_inverse_sqrt_without_warmup_starts_at_the_peak():
+    schedule = learning_rate(Schedule(kind="inverse_sqrt", peak=0.5, warmup_steps=0), width=8, total_steps=100)
+    assert float(schedule(0)) == pytest.approx(0.5)
+    assert float(schedule(3)) == pytest.approx(0.25)  # step 4: half
+
+
+@pytest.mark.parametrize("kind", ["linear", "cosine"])
+def test_a_warmup_as_long_as_the_run_leaves_no_decay(kind):
+    with pytest.raises(InputError, match=r"warmup_steps=20 leaves nothing of the 20 steps"):
+        learning_rate(Schedule(kind=kind, warmup_steps=20), width=8, total_steps=20)
+
+
+def test_adamw_decays_the_matrices_of_a_model_and_nothing_else():
+    # A gradient of zero leaves Adam where it is, so what moves is decayed.
+    config = ModelConfig(encoder_layers=1, decoder_layers=1, width=8, num_heads=2, ffn_width=12, vocab_size=7)
+    params = jax.tree.map(jnp.ones_like, init_parameters(config, jax.random.key(0)))
+    optimizer = make_optimizer(AdamW(weight_decay=0.25), lambda count: 0.5)
+    updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
+    for path, update in jax.tree_util.tree_leaves_with_path(updates):
+        expected = -0.125 if path[-1].key in ("kernel", "table") else 0.0
+        np.testing.assert_allclose(update, expected, err_msg=jax.tree_util.keystr(path))

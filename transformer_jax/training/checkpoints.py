@@ -2,13 +2,14 @@
 
 A checkpoint holds separate items, each a tree of arrays ("parameters", "optimizer", ...), a position (JSON: where the
 run stands), the metrics measured at its step, and a manifest: format version, and dtype, shape and fingerprint of
-every leaf. Orbax itself restores flipped bits without a word; the fingerprints find them.
+every leaf, digest of the position. Orbax itself restores flipped bits without a word; the fingerprints find them.
 """
 
 import dataclasses
+import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -93,7 +94,11 @@ class Checkpoints:
         Raises:
             InputError: when this save, or the one before it, could not be written; what was there is intact.
         """
-        manifest = {"format_version": FORMAT_VERSION, "leaves": describe(items)}
+        manifest = {
+            "format_version": FORMAT_VERSION,
+            "leaves": describe(items),
+            "position": _digest(position),
+        }
         arguments = ocp.args.Composite(
             position=ocp.args.JsonSave(dict(position)),
             manifest=ocp.args.JsonSave(manifest),
@@ -102,7 +107,13 @@ class Checkpoints:
         try:
             self._manager.save(step, args=arguments, metrics=None if metrics is None else dict(metrics), force=True)
         except Exception as error:  # Orbax raises whatever its storage raised
-            raise self._failed(f"step {step}", error) from error
+            raise self._failed(error) from error
+
+    def discard_after(self, step: int) -> None:
+        """Deletes the checkpoints of later steps: the damaged ones that a run which goes on from `step` makes again."""
+        for later in self.steps():
+            if later > step:
+                self._manager.delete(later)
 
     def wait(self) -> None:
         """Returns when all that was saved is on disk.
@@ -113,33 +124,36 @@ class Checkpoints:
         try:
             self._manager.wait_until_finished()
         except Exception as error:
-            raise self._failed("the last step", error) from error
+            raise self._failed(error) from error
 
-    def _failed(self, what: str, error: Exception) -> InputError:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    def _failed(self, error: Exception) -> InputError:
         return InputError(
-            f"{self.folder}: {what} could not be saved: {reason}; older checkpoints are intact: "
+            f"{self.folder}: the newest checkpoint could not be saved: {_line(error)}; older ones are intact: "
             "make room or mend the folder, then run the same command again"
         )
 
-    def restore(self, abstract: Items, step: int | None = None) -> Restored | None:
-        """The newest intact checkpoint, or that of a step, as arrays placed as `abstract` says; None if there is none.
+    def restore(self, abstract: Items, steps: Sequence[int] | None = None) -> Restored | None:
+        """The first intact checkpoint of `steps`, newest first where None, or None if there is none at all.
 
         Damaged ones are skipped with a warning.
 
+        Args:
+            abstract: the items to read, as shapes, dtypes and shardings.
+            steps: which to try, in this order.
+
         Raises:
-            InputError: when a checkpoint is of another model or format, or when all there are are damaged.
+            InputError: when a checkpoint is of another model or format, or when all of them are damaged.
         """
-        steps = self.steps() if step is None else [step]
-        for candidate in reversed(steps):
+        steps = self.steps()[::-1] if steps is None else steps
+        for step in steps:
             try:
-                return self._read(candidate, abstract)
+                return self._read(step, abstract)
             except InputError:
                 raise
             except Exception as error:  # damage shows as any exception: see the tests
-                _log.warning("%s: checkpoint %d is damaged and skipped: %s", self.folder, candidate, _line(error))
+                _log.warning("%s: checkpoint %d is damaged and skipped: %s", self.folder, step, _line(error))
         if steps:
-            raise InputError(f"{self.folder}: no intact checkpoint among steps {steps}; start in another --workdir")
+            raise InputError(f"{self.folder}: no intact checkpoint among {list(steps)}; put back a copy of one")
         return None
 
     def read_manifest(self, step: int) -> dict[str, Any]:
@@ -165,6 +179,8 @@ class Checkpoints:
             for path, found in leaves.items():
                 if found != manifest["leaves"][name][path]:
                     raise ValueError(f"{name}{path} is not what was saved")
+        if _digest(restored["position"]) != manifest["position"]:
+            raise ValueError("the position is not what was saved")
         return Restored(step, items, restored["position"])
 
     def _check_shapes(self, step: int, abstract: Items, leaves: Manifest) -> None:
@@ -184,6 +200,8 @@ class Checkpoints:
 def _drop_damaged_metrics(folder: Path) -> None:
     """A checkpoint without metrics is one that is not the best; with broken ones, Orbax would open none at all."""
     for file in sorted(folder.glob("*/metrics/metrics")):
+        if not file.parts[-3].isdigit():  # half written by a save that goes on
+            continue
         try:
             json.loads(file.read_bytes())
         except ValueError as error:
@@ -220,6 +238,10 @@ def fingerprint(x: Shaped[Array, "*shape"]) -> UInt32[Array, "2"]:
     place = scramble(jax.lax.iota(jnp.uint32, words.size) + jnp.uint32(0x9E3779B9))
     low = scramble(words ^ place)
     return jnp.stack([scramble(low + place).sum(dtype=jnp.uint32), low.sum(dtype=jnp.uint32)])
+
+
+def _digest(position: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(position, sort_keys=True).encode()).hexdigest()
 
 
 def _leaves(tree: Any) -> dict[str, Any]:

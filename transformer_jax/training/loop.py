@@ -106,6 +106,9 @@ def load_data(experiment: Experiment, folder: RunFolder, mesh: jax.sharding.Mesh
         raise InputError("data.train: the experiment has no training pairs")
     if validation is None and (experiment.training.patience is not None or experiment.evaluation.metric != "loss"):
         raise InputError("data.validation: early stopping and the best checkpoint need validation pairs")
+    for split, pairs in (("validation", validation), ("test", test)):
+        if pairs is not None and not len(pairs):
+            raise InputError(f"data.{split}: there are no pairs in it; give others, or none")
     if folder.tokenizer.exists():
         tokenizers = Tokenizers.load(folder.tokenizer)
     else:
@@ -142,6 +145,7 @@ def _restore(trainer: Trainer, checkpoints: Checkpoints) -> tuple[TrainState, Po
     restored = checkpoints.restore(items_of(trainer.abstract_state))
     if restored is None:
         return trainer.new_state(), Position()
+    checkpoints.discard_after(restored.step)
     position = Position(**restored.position)
     items = restored.items
     state = TrainState(
@@ -165,7 +169,7 @@ def _iterate(
 ) -> Position:
     """Steps until the last one, until evaluations no longer get better, or until a signal.
 
-    What belongs to a step is written in this order: its line of metrics, its evaluation, its checkpoint. A resume cuts
+    What belongs to a step is written in this order: its evaluation, its line of metrics, its checkpoint. A resume cuts
     the logs back to the checkpoint it starts from, so nothing is missing and nothing is there twice.
     """
     experiment, total_steps = trainer.experiment, trainer.total_steps
@@ -181,13 +185,12 @@ def _iterate(
             state = trainer.train_step(state, next(batches))
             position = replace(position, step=position.step + 1)
             progress.advance(position.step)
-            last = position.step == total_steps
-            if last or position.step % experiment.logging.every == 0:
-                state = observer.write_metrics(state, position.step)
             measured = None
-            if last or position.step % experiment.evaluation.every == 0:
+            if position.is_last(total_steps) or position.step % experiment.evaluation.every == 0:
                 measured = observer.evaluate(state, position.step)
                 position = observer.judge(position, measured)
+            if position.is_last(total_steps) or position.step % experiment.logging.every == 0:
+                state = observer.write_metrics(state, position.step)
             stop = interruption.signal is not None  # read once: what stops the loop is what was saved for
             due = position.step % experiment.checkpoints.every == 0
             if due or measured or stop or position.is_last(total_steps):
@@ -291,7 +294,9 @@ def report(experiment: Experiment, folder: RunFolder, data: Data, mesh: jax.shar
         text = evaluation.write_translations(folder.translations, split, translations, scores, step=step)
         for index in range(0, len(pairs), -(-len(pairs) // SAMPLES)):
             say(f"  {pairs.sources[index]}\n    -> {translations[index]}")
-        plots.attention(translator.attend(pairs.sources[0]), folder.attention)
+        drawn = next((source for source in pairs.sources if source.strip()), None)
+        if drawn is not None:
+            plots.attention(translator.attend(drawn), folder.attention)
         say(f"{split}: {scores}")
         say(f"translations {text}, attention {folder.attention}")
         results |= {"split": split, **dataclasses.asdict(scores)}

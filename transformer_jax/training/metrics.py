@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import math
 import operator
 import os
 import sys
@@ -66,9 +67,15 @@ class MetricsLog:
 
 
 def score_of(metric: str) -> Callable[[Mapping[str, float]], float]:
-    """What makes one evaluation better than another by "loss", "bleu" or "chrf": higher is better."""
-    sign = -1.0 if metric == "loss" else 1.0
-    return lambda metrics: sign * metrics[f"validation/{metric}"]
+    """What makes one evaluation better than another by "loss", "bleu" or "chrf": higher is better, NaN is worst."""
+
+    def score(metrics: Mapping[str, float]) -> float:
+        value = metrics[f"validation/{metric}"]
+        if math.isnan(value):
+            return -math.inf
+        return -value if metric == "loss" else value
+
+    return score
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from transformer_jax.config import Adam, AdamW, OptimizerConfig, PaperSchedule, Schedule, ScheduleConfig
+from transformer_jax.errors import InputError
 
 DECAYED = ("kernel", "table")  # weight decay is for matrices; biases and norms go without
 
@@ -18,6 +19,9 @@ def learning_rate(config: ScheduleConfig, width: int, total_steps: int) -> optax
         config: the schedule.
         width: d_model, by which the paper's schedule scales.
         total_steps: length of the run, over which linear and cosine decay.
+
+    Raises:
+        InputError: where the warm-up leaves no step for such a decay.
     """
     schedule = _paper(config, width) if isinstance(config, PaperSchedule) else _warmed_up(config, total_steps)
     return lambda count: schedule(count + 1)  # the paper counts steps from 1
@@ -32,7 +36,12 @@ def _paper(config: PaperSchedule, width: int) -> optax.Schedule:
 
 
 def _warmed_up(config: Schedule, total_steps: int) -> optax.Schedule:
-    decay_steps = max(total_steps - config.warmup_steps, 1)
+    decay_steps = total_steps - config.warmup_steps
+    if config.kind in ("linear", "cosine") and decay_steps <= 0:
+        raise InputError(
+            f"schedule.warmup_steps={config.warmup_steps} leaves nothing of the {total_steps} steps of the run "
+            f"for the {config.kind} decay; make it smaller"
+        )
     decay = {
         "linear": lambda: optax.linear_schedule(config.peak, config.final, decay_steps),
         "cosine": lambda: optax.cosine_decay_schedule(config.peak, decay_steps, config.final / config.peak),
@@ -45,7 +54,11 @@ def _warmed_up(config: Schedule, total_steps: int) -> optax.Schedule:
 
 def _inverse_sqrt(config: Schedule) -> optax.Schedule:
     start = max(config.warmup_steps, 1)
-    return lambda count: config.peak * jnp.sqrt(start / (start + jnp.asarray(count, jnp.float32)))
+
+    def decay(count: Any) -> jax.Array:  # from the end of the warm-up on
+        return config.peak * jnp.sqrt(start / jnp.maximum(jnp.asarray(count + config.warmup_steps, jnp.float32), start))
+
+    return decay
 
 
 def make_optimizer(
