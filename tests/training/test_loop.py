@@ -117,6 +117,7 @@ def test_a_run_writes_all_that_it_promises(straight):
     evaluations = [line for line in metrics.read(straight / "metrics.jsonl") if "validation/loss" in line]
     assert [line["step"] for line in evaluations][:2] == [5, 10]
     assert {"validation/perplexity", "validation/bleu", "validation/chrf"} < set(evaluations[0])
+    assert "|tok:13a|" in evaluations[0]["validation/bleu_signature"]
     results = json.loads((straight / "results.json").read_text())
     assert results["split"] == "test"
     assert "|tok:13a|" in results["bleu_signature"]

@@ -237,6 +237,7 @@ class _Observer:
         with closing(batches.one_epoch()) as epoch:
             sums = evaluation.evaluate_loss(self.trainer.eval_step, state.evaluated, epoch)
         metrics = evaluation.loss_metrics(sums, "validation")
+        signatures: dict[str, str] = {}
         config = self.experiment.evaluation
         if config.translations != 0:
             _, scores = evaluation.translate_and_score(
@@ -247,8 +248,12 @@ class _Observer:
                 "validation/chrf": scores.chrf,
                 "validation/exact_match": scores.exact_match,
             }
+            signatures = {
+                "validation/bleu_signature": scores.bleu_signature,
+                "validation/chrf_signature": scores.chrf_signature,
+            }
         now = time.monotonic()
-        self.log.write(step, metrics, {"evaluation_seconds": now - started})
+        self.log.write(step, metrics | signatures, {"evaluation_seconds": now - started})
         self.logged_at += now - started
         shown = ", ".join(f"{name.removeprefix('validation/')} {value:.4g}" for name, value in metrics.items())
         self.progress.write(f"step {step:,}: validation {shown}")
