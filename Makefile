@@ -18,7 +18,7 @@ train: .venv/installed$(addprefix -,$(ACCELERATOR))
 	$(BIN)/transformer-jax train experiments/numerals.py --workdir runs/numerals
 
 test: .venv/installed-dev
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: .venv/installed-dev
 	$(BIN)/pytest -n 2 -m slow

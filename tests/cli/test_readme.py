@@ -5,22 +5,26 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_there_are_snippets():
-    assert len(SNIPPETS) >= 3
+    assert len(SNIPPETS) >= 4
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda snippet: snippet.splitlines()[0])
-def test_a_snippet_runs(snippet):
+def test_a_snippet_runs(snippet, trained, tmp_path, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "numerals").symlink_to(trained)  # what `make train` leaves, with another experiment in it
+    monkeypatch.chdir(tmp_path)
     exec(compile(snippet, "README.md", "exec"), {})
 
 
 def test_what_the_readme_names_exists():
-    files = re.findall(r"`((?:transformer_jax|experiments)/[\w/]+\.py)`", README) + re.findall(r"\]\((docs/\S+)\)", README)
+    files = re.findall(r"`((?:transformer_jax|experiments)/[\w/]+\.py)`", README)
+    files += re.findall(r"\]\((docs/\S+)\)", README)
     assert len(files) > 8
     for file in files:
         assert (ROOT / file).exists(), file
