@@ -11,6 +11,7 @@ from transformer_jax.config import (
     BatchConfig,
     CheckpointConfig,
     DecodingConfig,
+    EvaluationConfig,
     Experiment,
     ModelConfig,
     PaperSchedule,
@@ -41,6 +42,7 @@ def get_config() -> Experiment:
         optimizer=Adam(beta1=0.9, beta2=0.98, epsilon=1e-9),
         schedule=PaperSchedule(warmup_steps=4_000),
         training=TrainingConfig(steps=100_000, label_smoothing=0.1),
-        checkpoints=CheckpointConfig(every=1_500, newest=5),  # 10 minutes of the paper's 0.4 s steps; 5 are averaged
+        evaluation=EvaluationConfig(every=5_000),
+        checkpoints=CheckpointConfig(every=1_250, newest=5),  # 8 minutes of the paper's 0.4 s steps; 5 are averaged
         decoding=DecodingConfig(beam=4, length_penalty=0.6, extra_length=50),
     )

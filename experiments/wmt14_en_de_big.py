@@ -9,7 +9,7 @@ reports 28.4 BLEU on newstest2014, averaged over the last 20 checkpoints; this f
 import dataclasses
 
 from experiments import wmt14_en_de_base
-from transformer_jax.config import CheckpointConfig, Experiment
+from transformer_jax.config import CheckpointConfig, EvaluationConfig, Experiment
 
 
 def get_config() -> Experiment:
@@ -19,5 +19,6 @@ def get_config() -> Experiment:
         base,
         model=dataclasses.replace(base.model, width=1024, num_heads=16, ffn_width=4096, dropout=0.3),
         training=dataclasses.replace(base.training, steps=300_000),
+        evaluation=EvaluationConfig(every=6_000),
         checkpoints=CheckpointConfig(every=600, newest=20),  # 10 minutes of the paper's 1 s steps; 20 are averaged
     )

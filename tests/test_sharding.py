@@ -8,7 +8,7 @@ from jax.sharding import PartitionSpec
 from transformer_jax.config import MeshConfig, ModelConfig
 from transformer_jax.errors import InputError
 from transformer_jax.models import init_parameters
-from transformer_jax.sharding import batch_sharding, describe_devices, make_mesh, replicated
+from transformer_jax.sharding import batch_sharding, check_mesh, describe_devices, make_mesh, replicated
 
 CONFIG = ModelConfig(
     encoder_layers=1, decoder_layers=1, width=6, num_heads=2, head_width=5, ffn_width=14, vocab_size=22
@@ -80,3 +80,20 @@ def test_parameters_are_born_where_the_table_says(parameters):
         "scale": PartitionSpec(None, "fsdp"),
     }
     assert {shard.data.shape for shard in specs["query"].addressable_shards} == {(1, 3, 5)}  # one whole head each
+
+
+@pytest.mark.parametrize(
+    ("mesh", "size"),
+    [
+        ({"tensor": 8}, {"num_heads": 4}),
+        ({"tensor": 4}, {"ffn_width": 18}),
+        ({"tensor": 2}, {"vocab_size": 13}),
+        ({"tensor": 2}, {"source_vocab_size": 13, "share_embeddings": "none"}),
+        ({"fsdp": 8}, {"width": 12}),
+    ],
+)
+def test_a_mesh_that_does_not_divide_the_model_is_refused(mesh, size):
+    sizes = {"num_heads": 8, "width": 16, "ffn_width": 24, "vocab_size": 32, **size}
+    (axis, devices), name = next(iter(mesh.items())), next(iter(size))
+    with pytest.raises(InputError, match=rf"--model.{name} {size[name]}: --mesh.{axis} {devices} does not divide it"):
+        check_mesh(make_mesh(MeshConfig(**mesh)), ModelConfig(head_width=2, **sizes))

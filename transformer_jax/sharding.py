@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
-from transformer_jax.config import MeshConfig
+from transformer_jax.config import MeshConfig, ModelConfig
 from transformer_jax.errors import InputError
 
 ONE_DEVICE = MeshConfig(data=1)
@@ -51,6 +51,24 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
         flags = " ".join(f"--mesh.{axis} {size}" for axis, size in asked.items())
         raise InputError(f"{flags}: the product must be the number of devices, {len(devices)}; -1 takes what remains")
     return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=(AxisType.Auto,) * 3, devices=list(devices))
+
+
+def check_mesh(mesh: Mesh, model: ModelConfig) -> None:
+    """Checks that the mesh divides what it splits, by the table above.
+
+    Raises:
+        InputError: naming the size and the axis that does not divide it.
+    """
+    sizes = {
+        "num_heads": (model.num_heads, "tensor"),
+        "ffn_width": (model.ffn_width, "tensor"),
+        "vocab_size": (model.vocab_size, "tensor"),
+        "source_vocab_size": (model.source_vocab_size or model.vocab_size, "tensor"),
+        "width": (model.width, "fsdp"),
+    }
+    for name, (size, axis) in sizes.items():
+        if size % mesh.shape[axis]:
+            raise InputError(f"--model.{name} {size}: --mesh.{axis} {mesh.shape[axis]} does not divide it")
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

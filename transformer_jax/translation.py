@@ -20,7 +20,7 @@ from transformer_jax.decoding import BeamSearch, Hypotheses
 from transformer_jax.errors import InputError
 from transformer_jax.layers import DecoderAttention
 from transformer_jax.models import Parameters, Transformer, abstract_parameters, decoding_parameters
-from transformer_jax.runs import RunFolder, open_run
+from transformer_jax.runs import RunFolder, check_digests, open_run
 from transformer_jax.training.checkpoints import Checkpoints
 from transformer_jax.training.metrics import score_of
 
@@ -87,8 +87,7 @@ class Translator:
         folder, experiment = RunFolder(path), open_run(path)
         mesh = sharding.make_mesh(sharding.ONE_DEVICE, jax.devices()[:1])
         params, _ = read_parameters(folder, experiment, mesh, step)
-        tokenizers = Tokenizers.load(folder.tokenizer)
-        return cls(experiment.model, params, tokenizers, decoding or experiment.decoding, mesh)
+        return cls(experiment.model, params, load_tokenizers(folder), decoding or experiment.decoding, mesh)
 
     def with_parameters(self, params: Parameters) -> "Translator":
         """A translator of other parameters of the same model; shares what has been compiled."""
@@ -208,6 +207,17 @@ class Translator:
 
     def _apply(self, params: Parameters, *args: Any, method: str, **flags: Any) -> Any:
         return self._model.apply({"params": params}, *args, **flags, method=method)
+
+
+def load_tokenizers(folder: RunFolder) -> Tokenizers:
+    """The tokenizers of a run.
+
+    Raises:
+        InputError: when they are missing, damaged, or not those that the run was trained with.
+    """
+    tokenizers = Tokenizers.load(folder.tokenizer)
+    check_digests(folder, {"tokenizer": tokenizers.digest})
+    return tokenizers
 
 
 def read_parameters(

@@ -67,6 +67,7 @@ def train(experiment: Experiment, workdir: str | Path) -> int:
         InputError: on whatever the user can mend, before anything is compiled where that can be known.
     """
     mesh = sharding.make_mesh(experiment.mesh)
+    sharding.check_mesh(mesh, experiment.model)
     say(sharding.describe_devices(mesh))
     with runs.lock(workdir):
         folder = runs.start(workdir, experiment)
