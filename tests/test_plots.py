@@ -38,6 +38,7 @@ def random_attention(*shape):
 
 def attended(source=SOURCE, target=TARGET, heads=HEADS):
     return AttendedSentence(
+        translation="a translation",
         source=list(source),
         target=list(target),
         encoder=random_attention(LAYERS, heads, len(source), len(source)),

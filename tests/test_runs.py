@@ -152,8 +152,17 @@ class TestStart:
     def test_placement_may_change_and_is_rewritten(self, tmp_path):
         trained(runs.start(tmp_path, experiment(data=TextFiles(dir="a"))))
         moved = experiment(data=TextFiles(dir="b"), logging=LoggingConfig(every=13))
-        runs.start(tmp_path, moved)
+        folder = runs.start(tmp_path, moved)
+        assert runs.open_run(tmp_path).data.dir == "a"  # the data has not been read yet: it may not even be there
+        runs.record_session(folder, moved, platform_name="cpu", devices=["one"], digests={})
         assert runs.open_run(tmp_path) == moved
+
+    def test_a_try_that_never_trained_leaves_nothing_that_the_next_one_uses(self, tmp_path):
+        folder = runs.start(tmp_path, experiment())
+        folder.tokenizer.mkdir()
+        (folder.tokenizer / "joint.model").write_bytes(b"half")
+        runs.start(tmp_path, experiment())
+        assert not folder.tokenizer.exists()
 
     def test_another_identity_is_refused_with_all_differences(self, tmp_path):
         trained(runs.start(tmp_path, experiment(seed=3)))
@@ -210,27 +219,6 @@ class TestOpenRun:
         folder.config.write_bytes(b"\xff")
         with one_line(folder.config):
             runs.open_run(tmp_path)
-
-
-class TestWriteAtomically:
-    def test_a_write_that_fails_leaves_the_old_text(self, tmp_path, monkeypatch):
-        path = tmp_path / "file"
-        runs.write_atomically(path, "old")
-
-        def full(descriptor):
-            raise OSError(28, "No space left on device")
-
-        monkeypatch.setattr(os, "fsync", full)
-        with pytest.raises(OSError, match="No space left"):
-            runs.write_atomically(path, "new")
-        assert path.read_text() == "old"
-
-    def test_the_new_text_replaces_a_longer_one(self, tmp_path):
-        path = tmp_path / "file"
-        runs.write_atomically(path, "a longer text")
-        runs.write_atomically(path, "ä")
-        assert path.read_bytes() == "ä".encode()
-        assert os.listdir(tmp_path) == ["file"]
 
 
 class TestSessions:

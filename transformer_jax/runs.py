@@ -24,6 +24,7 @@ import filelock
 from transformer_jax.checked import fields_of, leaves_of
 from transformer_jax.config import Experiment, from_json, identity_difference, to_json
 from transformer_jax.errors import InputError
+from transformer_jax.files import write_atomically
 
 _PACKAGE = "experiments"
 _VERSIONS_OF = (
@@ -171,8 +172,8 @@ def open_run(workdir: str | Path) -> Experiment:
 def start(workdir: str | Path, experiment: Experiment) -> RunFolder:
     """The folder of a new run, made, or that of a run of the same experiment, to go on with.
 
-    config.json then holds this experiment: its placement fields may differ from those of earlier sessions. So may its
-    identity fields as long as no step was trained, since an experiment whose first try failed is there to be corrected.
+    Placement fields may differ from those of earlier sessions. So may identity fields until the run has opened its
+    logs, since an experiment whose first try failed is there to be corrected; what that try left is forgotten.
 
     Raises:
         InputError: when the folder belongs to another experiment (all differences are named), to an average of
@@ -183,22 +184,23 @@ def start(workdir: str | Path, experiment: Experiment) -> RunFolder:
         raise InputError(
             f"{folder.path}: holds an average of checkpoints, which cannot be trained on; choose another --workdir"
         )
+    trained = _has_trained(folder)
     if folder.config.exists():
-        differences = identity_difference(open_run(workdir), experiment)
-        if differences and _has_trained(folder):
+        differences = identity_difference(open_run(workdir), experiment) if trained else []
+        if differences:
             raise InputError(
                 f"{folder.path}: holds a run of another experiment; undo the differences or choose another --workdir: "
                 + "; ".join(differences)
             )
-        if differences:
-            _forget(folder)
     elif folder.path.is_dir() and (others := _visible(folder.path)):
         raise InputError(
             f"{folder.path}: not a run folder (it has no {folder.config.name}) and not empty (it has {others[0]}); "
             "choose another --workdir"
         )
     _make(folder.path)
-    write_atomically(folder.config, to_json(experiment))
+    if not trained:
+        _forget(folder)
+        write_atomically(folder.config, to_json(experiment))
     return folder
 
 
@@ -207,7 +209,7 @@ def _has_trained(folder: RunFolder) -> bool:
 
 
 def _forget(folder: RunFolder) -> None:
-    """Drops what was derived from an experiment that is replaced; the cache notices changed inputs by itself."""
+    """Drops what an earlier try derived from its data; the cache notices changed inputs by itself."""
     if folder.tokenizer.exists():
         shutil.rmtree(folder.tokenizer)
     folder.environment.unlink(missing_ok=True)
@@ -225,25 +227,12 @@ def _make(path: Path) -> None:
         raise InputError(f"{path}: cannot make the run folder: {error.strerror}; choose another --workdir") from None
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a text file so that, whenever the process or the machine dies, the old or the new text is there whole."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)  # the new name is on disk only when its folder is
-    finally:
-        os.close(descriptor)
-
-
 def record_session(
     folder: RunFolder, experiment: Experiment, *, platform_name: str, devices: Sequence[str], digests: Mapping[str, str]
 ) -> None:
     """Appends this session to environment.json: versions, devices, digests of data and tokenizer, placement, commit.
+
+    config.json gets the placement of this session.
 
     Raises:
         InputError: when data or tokenizer are not those of the sessions before.
@@ -258,6 +247,7 @@ def record_session(
         "seed": experiment.seed,
         "placement": _placement(experiment),
     }
+    write_atomically(folder.config, to_json(experiment))
     write_atomically(folder.environment, json.dumps([*read_sessions(folder), session], indent=2) + "\n")
 
 

@@ -34,6 +34,7 @@ class AttendedSentence:
 
     source: list[str]  # S pieces, the end token last
     target: list[str]  # T pieces that the decoder produced, the end token last
+    translation: str
     encoder: Float[np.ndarray, "L H S S"]
     decoder: Float[np.ndarray, "L2 H T T"]
     cross: Float[np.ndarray, "L2 H T S"]
@@ -124,6 +125,7 @@ class Translator:
         return AttendedSentence(
             source=self.tokenizers.source.pieces(source),
             target=self.tokenizers.target.pieces(target),
+            translation=self.tokenizers.target.decode([target])[0],
             encoder=jax.device_get(encoder[:, 0]),
             decoder=jax.device_get(decoder.self_attention[:, 0]),
             cross=jax.device_get(decoder.cross_attention[:, 0]),

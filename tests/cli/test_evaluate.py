@@ -42,10 +42,10 @@ def test_two_files(run, data, capsys):
     (data / "new.b").write_text("cba cba\nd d\n")
     flags = ["--source", str(data / "new.a"), "--target", str(data / "new.b"), "--beam", "1"]
     assert main(["evaluate", str(run), *flags]) == 0
-    scores, translations = evaluated(run, "new")
+    scores, translations = evaluated(run, "file-new.a")
     assert len(translations) == scores["sentences"] == 2
     assert scores["decoding"]["beam"] == 1
-    assert str(RunFolder(run).translations / "new.txt") in capsys.readouterr().out
+    assert str(RunFolder(run).translations / "file-new.a.txt") in capsys.readouterr().out
 
 
 def test_data_that_moved(run, data, refused):

@@ -122,7 +122,7 @@ class TestExitCodes:
         assert process.wait() == 141
 
 
-def test_logging_shows_our_warnings_and_the_errors_of_others(monkeypatch, capsys):
+def test_logging_shows_our_warnings_and_nothing_of_the_libraries(monkeypatch, capsys):
     monkeypatch.setattr(logging.root, "handlers", [])
     monkeypatch.setattr(logging.root, "level", logging.WARNING)
     main(["--help"])
@@ -131,4 +131,13 @@ def test_logging_shows_our_warnings_and_the_errors_of_others(monkeypatch, capsys
     logging.getLogger("transformer_jax.training").info("detail")
     logging.getLogger("absl").warning("noise")
     logging.getLogger("absl").error("broken")
-    assert capsys.readouterr().err == "warning: checkpoint 7 is damaged\nerror: broken\n"
+    assert capsys.readouterr().err == "warning: checkpoint 7 is damaged\n"
+
+
+def test_a_full_disk_that_nobody_expected_is_one_line(monkeypatch, capsys):
+    def full(arguments):
+        raise OSError(28, "No space left on device", "runs/a/metrics.jsonl")
+
+    monkeypatch.setattr("transformer_jax.cli.average.main", full)
+    assert main(["average"]) == 2
+    assert capsys.readouterr().err == "error: runs/a/metrics.jsonl: No space left on device\n"

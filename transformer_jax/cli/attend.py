@@ -42,8 +42,9 @@ def attend(
     from transformer_jax.translation import Translator
 
     translator = Translator.from_run(run, step=step, decoding=config)
-    plots.attention(translator.attend(sentence), path, layer)
-    print(translator.translate([sentence])[0])
+    attended = translator.attend(sentence)
+    plots.attention(attended, path, layer)
+    print(attended.translation)
     print(path)
     return 0
 

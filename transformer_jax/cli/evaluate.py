@@ -44,7 +44,7 @@ def evaluate(
     folder, experiment = RunFolder(run), open_run(run)
     config = decoding.applied_to(experiment)
     if source is not None and target is not None:
-        name, pairs = source.stem, _pairs_of_files(source, target)
+        name, pairs = f"file-{source.name}", _pairs_of_files(source, target)  # no split is called so
     elif source is None and target is None:
         name, pairs = split, _pairs_of_split(folder, experiment.data, split, data_dir)
     else:
@@ -89,14 +89,13 @@ def _evaluate(
 
     from transformer_jax import sharding
     from transformer_jax.data.pipeline import Pipeline
-    from transformer_jax.data.tokenizer import Tokenizers
     from transformer_jax.models import Transformer
     from transformer_jax.training import evaluation
     from transformer_jax.training.step import batch_loss
-    from transformer_jax.translation import Translator, read_parameters
+    from transformer_jax.translation import Translator, load_tokenizers, read_parameters
 
     mesh = sharding.make_mesh(sharding.ONE_DEVICE, jax.devices()[:1])
-    tokenizers = Tokenizers.load(folder.tokenizer)
+    tokenizers = load_tokenizers(folder)
     params, step = read_parameters(folder, experiment, mesh, step)
     batches = Pipeline(pairs, tokenizers, experiment.batch, mesh, experiment.seed, folder.cache)
     model = Transformer(experiment.model)

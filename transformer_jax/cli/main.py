@@ -39,6 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read the output has gone. Python flushes again as it ends, which must not fail a second time.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
+    except OSError as error:  # a full disk, a missing permission: nothing that a traceback would explain better
+        print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        return MISTAKE
 
 
 def _run(arguments: Sequence[str]) -> int:
@@ -73,10 +76,10 @@ class _Formatter(logging.Formatter):
 
 
 def _set_up_logging() -> None:
-    """Shows this package's warnings, and of the libraries only errors."""
+    """Shows this package's warnings alone: what a library logs as an error is raised too, and told in one line."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Formatter())
-    handler.addFilter(lambda record: record.name.startswith("transformer_jax") or record.levelno >= logging.ERROR)
+    handler.addFilter(lambda record: record.name.startswith("transformer_jax"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
 
 

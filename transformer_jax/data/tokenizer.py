@@ -13,6 +13,7 @@ import sentencepiece
 
 from transformer_jax.config import ModelConfig, TokenizerConfig
 from transformer_jax.errors import InputError
+from transformer_jax.files import write_atomically
 
 PAD_ID = 0
 EOS_ID = 1
@@ -72,7 +73,7 @@ class Tokenizer:
 
     def save(self, path: Path) -> None:
         """Writes the SentencePiece model to `path`."""
-        path.write_bytes(self._model)
+        write_atomically(path, self._model)
 
     @classmethod
     def load(cls, path: Path) -> "Tokenizer":

@@ -18,8 +18,9 @@ from transformer_jax.checked import leaves_of
 from transformer_jax.config import Experiment, to_json
 from transformer_jax.data.tokenizer import Tokenizers
 from transformer_jax.errors import InputError
+from transformer_jax.files import write_atomically
 from transformer_jax.models import Parameters
-from transformer_jax.runs import RunFolder, open_run, write_atomically
+from transformer_jax.runs import RunFolder, open_run
 from transformer_jax.training.checkpoints import Checkpoints
 from transformer_jax.training.metrics import score_of
 from transformer_jax.translation import read_parameters

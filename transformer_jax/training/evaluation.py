@@ -12,8 +12,8 @@ from sacrebleu.metrics import BLEU, CHRF
 
 from transformer_jax.data.batch import Batch
 from transformer_jax.data.sources import Pairs
+from transformer_jax.files import write_atomically
 from transformer_jax.models import Parameters
-from transformer_jax.runs import write_atomically
 from transformer_jax.training.losses import LossSums
 from transformer_jax.training.step import EvalStep
 from transformer_jax.translation import Translator

@@ -17,6 +17,7 @@ from transformer_jax.data.pipeline import Pipeline
 from transformer_jax.data.sources import Pairs, load_pairs
 from transformer_jax.data.tokenizer import Tokenizers, train_tokenizers
 from transformer_jax.errors import InputError
+from transformer_jax.files import write_atomically
 from transformer_jax.runs import RunFolder
 from transformer_jax.training import evaluation
 from transformer_jax.training.checkpoints import Checkpoints, Items
@@ -306,5 +307,5 @@ def report(experiment: Experiment, folder: RunFolder, data: Data, mesh: jax.shar
         say(f"{split}: {scores}")
         say(f"translations {text}, attention {folder.attention}")
         results |= {"split": split, **dataclasses.asdict(scores)}
-    runs.write_atomically(folder.results, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+    write_atomically(folder.results, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
     say(f"curves {folder.curves}, all of it in {folder.path}")
