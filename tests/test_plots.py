@@ -191,7 +191,7 @@ def test_a_picture_that_can_not_be_written(tmp_path):
         plots.attention(attended(), tmp_path)
     file = tmp_path / "file"
     file.touch()
-    with pytest.raises(InputError, match=r"file/a\.png: the picture can not be written: Not a directory"):
+    with pytest.raises(InputError, match=r"file/a\.png: the picture cannot be written: Not a directory"):
         plots.attention(attended(), file / "a.png")
-    with pytest.raises(InputError, match=r"none/a\.png: the picture can not be written: No such file or directory"):
+    with pytest.raises(InputError, match=r"none/a\.png: the picture cannot be written: No such file or directory"):
         plots.attention(attended(), tmp_path / "none" / "a.png")

@@ -69,7 +69,7 @@ def curves(metrics: Path, path: Path) -> None:
     """Draws the learning curves of a metrics log into the PNG at `path`; of an empty log, a picture that says so.
 
     Raises:
-        InputError: when a line of the log is broken, or the picture can not be written.
+        InputError: when a line of the log is broken, or the picture cannot be written.
     """
     _write(curves_figure(read(metrics)), path)
 
@@ -111,7 +111,7 @@ def attention(attended: AttendedSentence, path: Path, layer: int = -1) -> None:
     """Draws every head's attention in one layer into the PNG at `path`; see `attention_figure`.
 
     Raises:
-        InputError: when there is no such layer, or the picture can not be written.
+        InputError: when there is no such layer, or the picture cannot be written.
     """
     _write(attention_figure(attended, layer), path)
 
@@ -193,4 +193,4 @@ def _write(figure: Figure, path: Path) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise InputError(f"{path}: the picture can not be written: {error.strerror}") from None
+        raise InputError(f"{path}: the picture cannot be written: {error.strerror}") from None

@@ -118,7 +118,7 @@ def test_what_cannot_be_fetched_is_one_line_with_the_way_out(url: str, tmp_path:
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path):
     text(tmp_path)
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(InputError, match=r"file/train\.source: can not be written: .*--data\.dir"):
+    with pytest.raises(InputError, match=r"file/train\.source: cannot be written: .*--data\.dir"):
         load_pairs(TextFiles(dir=str(tmp_path / "file"), url=tmp_path.as_uri()), "train")
 
 

@@ -90,13 +90,9 @@ class Pipeline:
         """Batches of the first `epochs` epochs."""
         return sum(map(self.steps_per_epoch, range(epochs)))
 
-    def position(self, step: int) -> tuple[int, int]:
-        """The epoch of a step, and the index of its batch there."""
-        epoch = 0
-        while step >= self.steps_per_epoch(epoch):
-            step -= self.steps_per_epoch(epoch)
-            epoch += 1
-        return epoch, step
+    def following(self, epoch: int, index: int) -> tuple[int, int]:
+        """Epoch and index of the batch behind another one."""
+        return (epoch, index + 1) if index + 1 < self.steps_per_epoch(epoch) else (epoch + 1, 0)
 
     def batch(self, epoch: int, index: int) -> Batch:
         """One batch as global arrays, of which this process makes the rows of its own devices only."""
@@ -136,10 +132,9 @@ class Pipeline:
             example_ids=packing.example_ids(chosen, self._segments),
         )
 
-    def batches(self, start_step: int = 0) -> Generator[Batch, None, None]:
-        """The batches from a step on, without end; a thread makes them ahead, until the generator is closed."""
-        positions = self._positions(*self.position(start_step))
-        return _ahead(self, positions)
+    def batches(self, epoch: int = 0, index: int = 0) -> Generator[Batch, None, None]:
+        """The batches from this one on, without end; a thread makes them ahead, until the generator is closed."""
+        return _ahead(self, self._positions(epoch, index))
 
     def one_epoch(self, epoch: int = 0) -> Generator[Batch, None, None]:
         """The batches of one epoch, made ahead likewise."""
@@ -147,8 +142,8 @@ class Pipeline:
 
     def _positions(self, epoch: int, index: int) -> Iterator[tuple[int, int]]:
         while True:
-            yield from ((epoch, later) for later in range(index, self.steps_per_epoch(epoch)))
-            epoch, index = epoch + 1, 0
+            yield epoch, index
+            epoch, index = self.following(epoch, index)
 
 
 def _ahead(pipeline: Pipeline, positions: Iterator[tuple[int, int]]) -> Generator[Batch, None, None]:
@@ -232,4 +227,4 @@ def _write_cache(path: Path, source: Ragged, target: Ragged) -> None:
             )
             os.replace(Path(folder, path.name), path)
     except OSError as error:
-        raise InputError(f"{path}: the tokenised pairs can not be written: {error.strerror}") from None
+        raise InputError(f"{path}: the tokenised pairs cannot be written: {error.strerror}") from None

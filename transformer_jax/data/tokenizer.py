@@ -190,4 +190,4 @@ def _explain(flag: str, vocab_size: int, message: str) -> str:
         return f"{flag}={vocab_size}: too few pieces: the special ones alone are {UNK_ID + 1}"
     if "sentences_.empty()" in message or "all_chars_count" in message:
         return "no tokenizer can be trained: the training text is empty"
-    return f"{flag}={vocab_size}: SentencePiece can not train on this: {' '.join(message.split())}"
+    return f"{flag}={vocab_size}: SentencePiece cannot train on this: {' '.join(message.split())}"

@@ -34,6 +34,8 @@ class Position:
     """Where a run stands, beside its arrays: a part of each checkpoint."""
 
     step: int = 0
+    epoch: int = 0  # of the next batch
+    batch: int = 0  # its index there
     best_score: float | None = None  # of all evaluations so far; higher is better
     evaluations_since_best: int = 0
     stopped_early: bool = False
@@ -108,7 +110,7 @@ def load_data(experiment: Experiment, folder: RunFolder, mesh: jax.sharding.Mesh
         raise InputError("data.train: the experiment has no training pairs")
     if validation is None and (experiment.training.patience is not None or experiment.evaluation.metric != "loss"):
         raise InputError("data.validation: early stopping and the best checkpoint need validation pairs")
-    for split, pairs in (("validation", validation), ("test", test)):
+    for split, pairs in (("train", train), ("validation", validation), ("test", test)):
         if pairs is not None and not len(pairs):
             raise InputError(f"data.{split}: there are no pairs in it; give others, or none")
     if folder.tokenizer.exists():
@@ -179,13 +181,14 @@ def _iterate(
     with (
         MetricsLog(folder.metrics, folder.timings, tensorboard, step=position.step) as log,
         ProgressReport(total_steps, position.step) as progress,
-        closing(data.training_batches.batches(position.step)) as batches,
+        closing(data.training_batches.batches(position.epoch, position.batch)) as batches,
     ):
         observer = _Observer(data, trainer, log, progress)
         stop = False
         while not (stop or position.is_last(total_steps)):
             state = trainer.train_step(state, next(batches))
-            position = replace(position, step=position.step + 1)
+            epoch, batch = data.training_batches.following(position.epoch, position.batch)
+            position = replace(position, step=position.step + 1, epoch=epoch, batch=batch)
             progress.advance(position.step)
             measured = None
             if position.is_last(total_steps) or position.step % experiment.evaluation.every == 0:

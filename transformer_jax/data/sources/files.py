@@ -129,5 +129,5 @@ def _write(path: Path, content: bytes) -> None:
             os.replace(Path(folder, path.name), path)
     except OSError as error:
         raise InputError(
-            f"{path.absolute()}: can not be written: {error.strerror}; give another folder with --data.dir"
+            f"{path.absolute()}: cannot be written: {error.strerror}; give another folder with --data.dir"
         ) from None

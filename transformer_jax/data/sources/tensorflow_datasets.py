@@ -11,7 +11,7 @@ def load_tensorflow_dataset(data: TensorflowDataset, split: str) -> Pairs:
     """The pairs of a split of a prepared set; a set that is not prepared is fetched and prepared first.
 
     Raises:
-        InputError: on a set that is unknown or can not be prepared here, and on an unknown split or feature.
+        InputError: on a set that is unknown or cannot be prepared here, and on an unknown split or feature.
     """
     builder = _builder(data)
     if not builder.is_prepared():
