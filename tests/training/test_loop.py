@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ import pytest
 
 from transformer_jax import runs, sharding
 from transformer_jax.config import MeshConfig
+from transformer_jax.errors import InputError
 from transformer_jax.models import abstract_parameters
-from transformer_jax.training import metrics
+from transformer_jax.training import loop, metrics
 from transformer_jax.training.checkpoints import Checkpoints
 
 EXPERIMENT = """
@@ -63,6 +65,29 @@ def experiment_file(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def stopping_file(experiment_file):
+    """The same programs, stopped early: training makes a letter that it never sees ever less likely.
+
+    The first line of the test set is blank.
+    """
+    folder, text = experiment_file.parent, experiment_file.read_text()
+    for side, unseen in (("a", "abc"), ("b", "z z")):
+        (folder / f"unseen.{side}").write_text(5 * f"{unseen}\n")
+        (folder / f"blank.{side}").write_text("\n" + (folder / f"held.{side}").read_text())
+    for old, new in (
+        ('validation=("held.a", "held.b")', 'validation=("unseen.a", "unseen.b")'),
+        ('test=("held.a", "held.b")', 'test=("blank.a", "blank.b")'),
+        ("average_decay=0.9", "average_decay=0.9, patience=1"),
+        ("translations=2", "translations=0"),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    file = folder / "stopping.py"
+    file.write_text(text)
+    return file
+
+
+@pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
     """Programs compiled by one process serve the next: the starts are many, the program is one."""
     return {
@@ -94,14 +119,15 @@ def fingerprints(workdir: Path) -> dict:
         return checkpoints.read_manifest(checkpoints.steps()[-1])["leaves"]
 
 
-def parameters(workdir: Path) -> list[np.ndarray]:
+def parameters(workdir: Path, step: int | None = None) -> list[np.ndarray]:
     import jax
 
     experiment = runs.open_run(workdir)
     mesh = sharding.make_mesh(MeshConfig())
     abstract = {"parameters": abstract_parameters(experiment.model, mesh)}
     with Checkpoints(workdir / "checkpoints") as checkpoints:
-        return [np.asarray(leaf) for leaf in jax.tree.leaves(checkpoints.restore(abstract).items)]
+        steps = None if step is None else [step]
+        return [np.asarray(leaf) for leaf in jax.tree.leaves(checkpoints.restore(abstract, steps).items)]
 
 
 def assert_same_run(one: Path, other: Path) -> None:
@@ -163,3 +189,81 @@ def test_sigterm_saves_and_exits_and_the_run_goes_on_to_the_same_bits(straight, 
     assert "saved step" in rest
     assert run(experiment_file, workdir, compiled).returncode == 0
     assert_same_run(straight, workdir)
+
+
+def test_a_damaged_newest_checkpoint_is_made_again_on_the_way_to_the_same_bits(
+    straight, experiment_file, compiled, tmp_path
+):
+    workdir = tmp_path / "damaged"
+    assert run(experiment_file, workdir, compiled, "save", "9").returncode == -signal.SIGKILL
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
+        newest = checkpoints.steps()[-1]
+        manifest = checkpoints.read_manifest(newest)
+    arrays = (workdir / "checkpoints" / str(newest) / "parameters").rglob("*")
+    largest = max((file for file in arrays if file.is_file()), key=lambda file: file.stat().st_size)
+    os.truncate(largest, largest.stat().st_size // 2)
+
+    # A save waits for the one before it: the step is on disk once more when this start dies.
+    result = run(experiment_file, workdir, compiled, "save", "10")
+    assert result.returncode == -signal.SIGKILL
+    assert f"checkpoint {newest} is damaged and skipped" in result.stderr
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
+        assert newest in checkpoints.steps()
+        assert checkpoints.read_manifest(newest) == manifest
+    assert parameters(workdir, newest)  # refused when damaged
+
+    result = run(experiment_file, workdir, compiled)
+    assert result.returncode == 0, result.stderr
+    assert "is damaged" not in result.stderr
+    assert_same_run(straight, workdir)
+
+
+@pytest.fixture(scope="module")
+def stopped(stopping_file, compiled, tmp_path_factory):
+    """A run that stopped early, and nothing else happened to."""
+    workdir = tmp_path_factory.mktemp("runs") / "stopped"
+    result = run(stopping_file, workdir, compiled)
+    assert result.returncode == 0, result.stderr
+    assert "step 10: no better loss in 1 evaluations" in result.stderr
+    return workdir
+
+
+def test_a_run_that_stops_early_reports_its_best_checkpoint(stopped):
+    losses = {
+        line["step"]: line["validation/loss"]
+        for line in metrics.read(stopped / "metrics.jsonl")
+        if "validation/loss" in line
+    }
+    assert list(losses) == [5, 10]
+    assert losses[5] < losses[10]
+    assert json.loads((stopped / "results.json").read_text())["step"] == 5
+    with Checkpoints(stopped / "checkpoints") as checkpoints:
+        assert checkpoints.steps() == [5, 9, 10]  # the best, and the newest two
+
+
+def test_a_run_killed_at_its_early_stop_stops_there_again(stopped, stopping_file, compiled, tmp_path):
+    workdir = tmp_path / "killed"
+    assert run(stopping_file, workdir, compiled, "save", "10").returncode == -signal.SIGKILL
+    result = run(stopping_file, workdir, compiled)
+    assert result.returncode == 0, result.stderr
+    assert_same_run(stopped, workdir)
+    assert (workdir / "results.json").read_bytes() == (stopped / "results.json").read_bytes()
+
+
+def test_a_blank_first_line_of_the_test_set_is_reported_like_any_other(stopped):
+    lines = (stopped / "translations" / "test.txt").read_text().split("\n")[:-1]
+    assert len(lines) == 1 + 7
+    assert lines[0] == ""
+    assert json.loads((stopped / "results.json").read_text())["sentences"] == 1 + 7
+    assert (stopped / "attention.png").exists()
+
+
+def test_a_split_without_pairs_is_one_line_at_the_start(experiment_file, tmp_path):
+    experiment = runs.load_experiment(experiment_file)
+    (experiment_file.parent / "empty").touch()
+    for split in ("validation", "test"):
+        data = replace(experiment.data, **{split: ("empty", "empty")})
+        with pytest.raises(InputError, match=f"data.{split}: there are no pairs in it") as caught:
+            loop.train(replace(experiment, data=data), tmp_path / split)
+        assert "\n" not in str(caught.value)
+        assert not (tmp_path / split / "checkpoints").exists()
