@@ -1,6 +1,7 @@
 """The best evaluation so far, and when a run without a better one stops; test_loop has whole runs that stop early."""
 
 import math
+from dataclasses import replace
 from unittest.mock import Mock
 
 import jax.numpy as jnp
@@ -24,7 +25,7 @@ def judged(values, metric="loss", patience=None, progress=None, start=None):
     observer = _Observer(Mock(spec=Data), trainer, Mock(spec=MetricsLog), progress or Mock(spec=ProgressReport))
     position, positions = start or Position(), []
     for value in values:
-        position = Position(**{**vars(position), "step": position.step + 10})
+        position = replace(position, step=position.step + 10)
         position = observer.judge(position, None if value is None else {f"validation/{metric}": value})
         positions.append(position)
         if position.is_last(1000):
@@ -32,11 +33,15 @@ def judged(values, metric="loss", patience=None, progress=None, start=None):
     return positions
 
 
+def at(step, best_score, since=0, stopped=False):
+    return Position(step=step, best_score=best_score, evaluations_since_best=since, stopped_early=stopped)
+
+
 def test_patience_counts_from_the_last_better_one():
     positions = judged([3.0, 2.0, 2.5, 2.25, 1.0, 1.5, 1.25, 1.125, 0.5], patience=3)
     assert [position.evaluations_since_best for position in positions] == [0, 0, 1, 2, 0, 1, 2, 3]
     assert [position.stopped_early for position in positions] == 7 * [False] + [True]
-    assert positions[-1] == Position(step=80, best_score=-1.0, evaluations_since_best=3, stopped_early=True)
+    assert positions[-1] == at(80, -1.0, 3, True)
 
 
 def test_a_run_without_patience_never_stops_early():
@@ -52,15 +57,15 @@ def test_equal_is_not_better():
 @pytest.mark.parametrize("metric", ["bleu", "chrf"])
 def test_scores_are_better_when_higher(metric):
     assert len(judged([1.0, 2.0, 3.0], metric, patience=1)) == 3
-    assert judged([2.0, 1.0, 3.0], metric, patience=1)[-1] == Position(20, 2.0, 1, True)
+    assert judged([2.0, 1.0, 3.0], metric, patience=1)[-1] == at(20, 2.0, 1, True)
 
 
 def test_a_step_without_an_evaluation_counts_for_nothing():
     assert judged([2.0, None, None, 3.0], patience=1) == [
-        Position(10, -2.0),
-        Position(20, -2.0),
-        Position(30, -2.0),
-        Position(40, -2.0, 1, True),
+        at(10, -2.0),
+        at(20, -2.0),
+        at(30, -2.0),
+        at(40, -2.0, 1, True),
     ]
 
 
@@ -70,7 +75,7 @@ def test_nan_is_never_best(metric):
     _, then = judged([math.nan, 1e6], metric, patience=2)
     assert (then.best_score, then.evaluations_since_best) == (score_of(metric)({f"validation/{metric}": 1e6}), 0)
     positions = judged([1.0, math.nan, math.nan, 1.0], metric, patience=2)
-    assert positions[-1] == Position(30, score_of(metric)({f"validation/{metric}": 1.0}), 2, True)
+    assert positions[-1] == at(30, score_of(metric)({f"validation/{metric}": 1.0}), 2, True)
 
 
 def test_a_run_of_nothing_but_nan_stops():
