@@ -20,6 +20,7 @@ from transformer_jax.config import (
 from transformer_jax.data.pipeline import Pipeline
 from transformer_jax.data.sources import Pairs
 from transformer_jax.data.tokenizer import EOS_ID, train_tokenizers
+from transformer_jax.errors import InputError
 from transformer_jax.models import Transformer, init_parameters
 from transformer_jax.sharding import ONE_DEVICE, make_mesh
 from transformer_jax.training import evaluation
@@ -138,3 +139,8 @@ def test_the_loss_over_batches_is_the_mean_over_the_tokens_of_all_sentences_one_
     assert mean == pytest.approx(sum(losses) / sum(tokens), rel=1e-5)
     of_batches = [float(one.log_loss) / float(one.tokens) for one in (eval_step(params, batch) for batch in batches)]
     assert abs(mean - np.mean(of_batches)) > 1e-3  # a mean of means would show
+
+
+def test_no_sentence_is_one_line():
+    with pytest.raises(InputError, match="no sentence to score"):
+        evaluation.score([], [])

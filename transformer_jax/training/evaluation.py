@@ -12,6 +12,7 @@ from sacrebleu.metrics import BLEU, CHRF
 
 from transformer_jax.data.batch import Batch
 from transformer_jax.data.sources import Pairs
+from transformer_jax.errors import InputError
 from transformer_jax.files import write_atomically
 from transformer_jax.models import Parameters
 from transformer_jax.training.losses import LossSums
@@ -60,7 +61,13 @@ def score(
     groups: Sequence[str] | None = None,
     bleu_tokenizer: str = "13a",
 ) -> Scores:
-    """BLEU and chrF of a corpus with one reference a sentence, and the share that match it exactly, by group too."""
+    """BLEU and chrF of a corpus with one reference a sentence, and the share that match it exactly, by group too.
+
+    Raises:
+        InputError: when there is no sentence.
+    """
+    if not references:
+        raise InputError("there is no sentence to score")
     bleu, chrf = BLEU(tokenize=bleu_tokenizer), CHRF()
     matches = [ours == theirs for ours, theirs in zip(translations, references, strict=True)]
     by_group: dict[str, list[bool]] = {}
@@ -78,7 +85,7 @@ def score(
 
 
 def _percent(matches: Sequence[bool]) -> float:
-    return 100.0 * sum(matches) / len(matches) if matches else 0.0
+    return 100.0 * sum(matches) / len(matches)
 
 
 def translate_and_score(
