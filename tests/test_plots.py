@@ -186,12 +186,10 @@ def test_a_script_without_glyphs_is_no_error(tmp_path):
     plots.attention(attended(["▁中文", "</s>"], ["▁b", "</s>"], heads=1), tmp_path / "attention.png")
 
 
-def test_a_picture_that_can_not_be_written(tmp_path):
+def test_a_picture_that_cannot_be_written(tmp_path):
     with pytest.raises(InputError, match="is a folder; name the PNG file to write"):
         plots.attention(attended(), tmp_path)
     file = tmp_path / "file"
     file.touch()
-    with pytest.raises(InputError, match=r"file/a\.png: the picture cannot be written: Not a directory"):
+    with pytest.raises(InputError, match=r"file/a\.png: cannot be written: Not a directory"):
         plots.attention(attended(), file / "a.png")
-    with pytest.raises(InputError, match=r"none/a\.png: the picture cannot be written: No such file or directory"):
-        plots.attention(attended(), tmp_path / "none" / "a.png")

@@ -1,29 +1,54 @@
 """Files that are there whole or not at all."""
 
+import contextlib
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from transformer_jax.errors import InputError
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes a file so that, whenever the process or the machine dies, the old or the new content is there whole.
+@contextlib.contextmanager
+def written_whole(path: Path, advice: str = "make room or mend the folder") -> Iterator[Path]:
+    """A place to write a file to, which is moved to `path` when the context ends well.
+
+    Whenever the process or the machine dies, `path` holds the old content or the new, whole; processes that write the
+    same file at the same time do not mix. Its folder is made if need be.
+
+    Args:
+        path: the file.
+        advice: what to do when it cannot be written, for the message.
 
     Raises:
-        InputError: when it cannot be written, a full disk say; what was there is still there.
+        InputError: when it cannot be written, to a full disk say; what was there is still there.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with temporary.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        descriptor = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)  # the new name is on disk only when its folder is
-        finally:
-            os.close(descriptor)
+        if not path.parent.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+            temporary = Path(folder, path.name)
+            yield temporary
+            _to_disk(temporary)
+            temporary.replace(path)
+        _to_disk(path.parent)  # the new name is on disk only when its folder is
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise InputError(f"{path}: cannot be written: {error.strerror}; make room or mend the folder") from None
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}; {advice}") from None
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Writes a file, whole or not at all; see `written_whole`.
+
+    Raises:
+        InputError: when it cannot be written.
+    """
+    with written_whole(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def _to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -3,7 +3,6 @@
 A picture is first built as a matplotlib `Figure`, without pyplot and its global state, then written.
 """
 
-import contextlib
 import math
 import warnings
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
 from transformer_jax.errors import InputError
+from transformer_jax.files import written_whole
 from transformer_jax.training.metrics import read
 from transformer_jax.translation import AttendedSentence
 
@@ -181,16 +181,8 @@ def _name_pieces(axis: Axis, pieces: Sequence[str], rotation: int = 0) -> None:
 
 
 def _write(figure: Figure, path: Path) -> None:
-    """Writes a PNG, whole or not at all."""
     if path.is_dir():
         raise InputError(f"{path}: is a folder; name the PNG file to write")
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Glyph")  # pieces in a script that the font lacks are drawn as boxes
-            figure.savefig(temporary, format="png", dpi=DOTS_PER_INCH, bbox_inches="tight")
-        temporary.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise InputError(f"{path}: the picture cannot be written: {error.strerror}") from None
+    with written_whole(path) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # pieces in a script that the font lacks are drawn as boxes
+        figure.savefig(temporary, format="png", dpi=DOTS_PER_INCH, bbox_inches="tight")

@@ -163,9 +163,16 @@ def test_a_sentence_that_just_fits_is_kept(make, tokenizers: Tokenizers):
         assert make(Pairs(["ape bee cat", "ape"], ["bee", "bee"]), batch).kept == kept
 
 
-@pytest.mark.parametrize("pairs", [Pairs([], []), Pairs([""], ["ape"]), Pairs(["ape " * 40], ["ape"])])
-def test_no_usable_pair_is_refused(make, pairs: Pairs):
-    with pytest.raises(InputError, match=rf"none of the {len(pairs)} pairs can be used"):
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        (Pairs([], []), "there are no pairs in the data; give others"),
+        (Pairs(["", "ape"], ["ape", ""]), "none of the 2 pairs can be used: 2 have an empty side; give others"),
+        (Pairs(["ape " * 40], ["ape"]), "none of the 1 pairs can be used: 1 have a source over 31 tokens; give others"),
+    ],
+)
+def test_no_usable_pair_is_refused_with_the_reasons_that_there_are(make, pairs: Pairs, message: str):
+    with pytest.raises(InputError, match=f"^{message}"):
         make(pairs)
 
 

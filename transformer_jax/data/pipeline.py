@@ -4,10 +4,8 @@ import collections
 import functools
 import hashlib
 import itertools
-import os
-import tempfile
 import zipfile
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import cast
@@ -24,6 +22,7 @@ from transformer_jax.data.packing import Ragged
 from transformer_jax.data.sources import Pairs
 from transformer_jax.data.tokenizer import EOS_ID, Tokenizer, Tokenizers
 from transformer_jax.errors import InputError
+from transformer_jax.files import written_whole
 from transformer_jax.sharding import batch_sharding
 
 _FORMAT = 1  # of the cache files; another number makes them all anew
@@ -69,8 +68,7 @@ class Pipeline:
         usable, self.dropped = _usable(lengths, self._limits)
         self.total, self.kept = len(pairs), len(usable)
         if not self.kept:
-            reasons = ", ".join(f"{count} have {reason}" for reason, count in self.dropped.items())
-            raise InputError(f"none of the {self.total} pairs can be used: {reasons}; give others or longer rows")
+            raise InputError(_no_pairs(self.total, self.dropped))
         self._usable, self._lengths = usable, lengths[usable]
         self._segments = packing.most_segments(self._lengths, self._limits)
         self._steps: dict[int, int] = {}
@@ -178,6 +176,13 @@ def _usable(lengths: np.ndarray, limits: tuple[int, int]) -> tuple[np.ndarray, d
     return np.flatnonzero(usable), dropped
 
 
+def _no_pairs(total: int, dropped: Mapping[str, int]) -> str:
+    if not total:
+        return "there are no pairs in the data; give others"
+    reasons = ", ".join(f"{count} have {reason}" for reason, count in dropped.items() if count)
+    return f"none of the {total} pairs can be used: {reasons}; give others or longer rows"
+
+
 def _tokenise(pairs: Pairs, tokenizers: Tokenizers, cache_dir: Path) -> tuple[Ragged, Ragged]:
     """The ids of both sides, each sentence with its end token, from the cache where it has them."""
     key = hashlib.sha256(f"{_FORMAT} {pairs.digest} {tokenizers.digest}".encode()).hexdigest()
@@ -215,16 +220,11 @@ def _read_cache(path: Path) -> tuple[Ragged, Ragged] | None:
 
 
 def _write_cache(path: Path, source: Ragged, target: Ragged) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # whole or not at all, whoever else writes it
-            np.savez(
-                Path(folder, path.name),
-                source_values=source.values,
-                source_offsets=source.offsets,
-                target_values=target.values,
-                target_offsets=target.offsets,
-            )
-            os.replace(Path(folder, path.name), path)
-    except OSError as error:
-        raise InputError(f"{path}: the tokenised pairs cannot be written: {error.strerror}") from None
+    with written_whole(path) as temporary:
+        np.savez(
+            temporary,
+            source_values=source.values,
+            source_offsets=source.offsets,
+            target_values=target.values,
+            target_offsets=target.offsets,
+        )

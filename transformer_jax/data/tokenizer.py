@@ -72,7 +72,11 @@ class Tokenizer:
         return [self._processor.id_to_piece(int(token)) for token in ids]
 
     def save(self, path: Path) -> None:
-        """Writes the SentencePiece model to `path`."""
+        """Writes the SentencePiece model to `path`.
+
+        Raises:
+            InputError: when it cannot be written.
+        """
         write_atomically(path, self._model)
 
     @classmethod
@@ -107,8 +111,11 @@ class Tokenizers:
         return hashlib.sha256(f"{self.source.digest} {self.target.digest}".encode()).hexdigest()
 
     def save(self, folder: Path) -> None:
-        """Writes joint.model, or source.model and target.model, into `folder`, which is made if need be."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """Writes joint.model, or source.model and target.model, into `folder`, which is made if need be.
+
+        Raises:
+            InputError: when they cannot be written.
+        """
         if self.joint:
             self.source.save(folder / _JOINT)
         else:

@@ -3,8 +3,6 @@
 import gzip
 import hashlib
 import http.client
-import os
-import tempfile
 import urllib.error
 import urllib.request
 import zlib
@@ -13,6 +11,7 @@ from pathlib import Path
 from transformer_jax.config import TextFiles, TsvFiles
 from transformer_jax.data.sources.pairs import Pairs
 from transformer_jax.errors import InputError
+from transformer_jax.files import written_whole
 
 _TIMEOUT = 60  # seconds without an answer
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -117,17 +116,6 @@ def _fetch(url: str, name: str, path: Path, data: TextFiles) -> bytes:
             "give the folder that has it with --data.dir"
         ) from None
     _check_digest(content, name, address, data)
-    _write(path, content)
+    with written_whole(path, "give another folder with --data.dir") as temporary:
+        temporary.write_bytes(content)
     return content
-
-
-def _write(path: Path, content: bytes) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # whole or not at all, whoever else fetches it
-            Path(folder, path.name).write_bytes(content)
-            os.replace(Path(folder, path.name), path)
-    except OSError as error:
-        raise InputError(
-            f"{path.absolute()}: cannot be written: {error.strerror}; give another folder with --data.dir"
-        ) from None
