@@ -14,6 +14,7 @@ import pytest
 
 from transformer_jax import runs
 from transformer_jax.cli.main import main
+from transformer_jax.config import ModelConfig, TokenizerConfig
 from transformer_jax.data.sources import load_pairs
 from transformer_jax.data.tokenizer import train_tokenizers
 from transformer_jax.models import init_parameters
@@ -80,7 +81,7 @@ def trained(experiment_file, tmp_path_factory):
     train, validation = (load_pairs(experiment.data, split) for split in ("train", "validation"))
     tokenizers = train_tokenizers(experiment.tokenizer, experiment.model, train.sources, train.targets)
     tokenizers.save(folder.tokenizer)
-    digests = {"validation data": validation.digest}
+    digests = {"validation data": validation.digest, "tokenizer": tokenizers.digest}
     runs.record_session(folder, experiment, platform_name="cpu", devices=["a device"], digests=digests)
     fresh = init_parameters(experiment.model, jax.random.key(5))
     with Checkpoints(folder.checkpoints) as checkpoints:
@@ -94,6 +95,13 @@ def trained(experiment_file, tmp_path_factory):
 def run(trained, tmp_path):
     """A copy of that run, which a test may change."""
     return shutil.copytree(trained, tmp_path / "run")
+
+
+@pytest.fixture(scope="session")
+def foreign():
+    """Tokenizers of the same size as those of the run, trained on other text."""
+    model, texts = ModelConfig(vocab_size=29), ["efgh fghe ghef hefg efgh"]
+    return train_tokenizers(TokenizerConfig(), model, texts, texts)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Verbs, exit codes, one line a mistake, and what is imported for it."""
 
+import io
 import logging
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from transformer_jax.cli.main import VERBS, main
 from transformer_jax.errors import InputError
+from transformer_jax.runs import RunFolder
 from transformer_jax.training import loop
 
 
@@ -122,6 +124,14 @@ class TestExitCodes:
         assert process.wait() == 141
 
 
+@pytest.mark.parametrize("verb", [["translate"], ["evaluate", "--split", "validation"], ["attend", "abc"]])
+def test_another_tokenizer_of_the_same_size_is_refused(verb, run, foreign, refused, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"abc\n")))
+    foreign.save(RunFolder(run).tokenizer)
+    name, *others = verb
+    refused([name, run, *others], f"{run}: not what the run was started with", "tokenizer: ")
+
+
 def test_logging_shows_our_warnings_and_nothing_of_the_libraries(monkeypatch, capsys):
     monkeypatch.setattr(logging.root, "handlers", [])
     monkeypatch.setattr(logging.root, "level", logging.WARNING)
@@ -140,4 +150,32 @@ def test_a_full_disk_that_nobody_expected_is_one_line(monkeypatch, capsys):
 
     monkeypatch.setattr("transformer_jax.cli.average.main", full)
     assert main(["average"]) == 2
-    assert capsys.readouterr().err == "error: runs/a/metrics.jsonl: No space left on device\n"
+    told = "error: runs/a/metrics.jsonl: No space left on device; make room or mend the permissions\n"
+    assert capsys.readouterr().err == told
+
+
+def test_an_error_of_the_system_that_is_of_no_file_keeps_its_traceback(monkeypatch):
+    def lost(arguments):
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    monkeypatch.setattr("transformer_jax.cli.average.main", lost)
+    with pytest.raises(ConnectionResetError):
+        main(["average"])
+
+
+def test_reports_to_a_closed_event_loop_are_not_shown_and_all_else_is(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)
+    main(["--help"])
+    capsys.readouterr()
+
+    class Unraisable:
+        def __init__(self, text):
+            self.text = text
+
+        def __del__(self):
+            raise RuntimeError(self.text)
+
+    Unraisable("Event loop is closed")
+    assert capsys.readouterr().err == ""
+    Unraisable("another")
+    assert capsys.readouterr().err.endswith("RuntimeError: another\n")

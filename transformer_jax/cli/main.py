@@ -1,6 +1,7 @@
 """transformer-jax VERB: picks the verb, and turns what goes wrong into one line and an exit code."""
 
 import difflib
+import errno
 import importlib
 import logging
 import os
@@ -22,6 +23,8 @@ MISTAKE = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 BROKEN_PIPE = 141  # 128 + SIGPIPE
 
+_OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)  # full, read-only, not ours
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a verb with its arguments, those of the process by default; returns the exit code."""
@@ -39,8 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read the output has gone. Python flushes again as it ends, which must not fail a second time.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
-    except OSError as error:  # a full disk, a missing permission: nothing that a traceback would explain better
-        print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+    except OSError as error:
+        if error.filename is None and error.errno not in _OF_A_DISK:
+            raise  # of a socket, say, or a mistake of ours: the traceback is needed
+        place = "a file" if error.filename is None else error.filename
+        print(f"error: {place}: {error.strerror}; make room or mend the permissions", file=sys.stderr)
         return MISTAKE
 
 
@@ -81,6 +87,18 @@ def _set_up_logging() -> None:
     handler.setFormatter(_Formatter())
     handler.addFilter(lambda record: record.name.startswith("transformer_jax"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = _show_unraisable
+
+
+def _show_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Shows an error that could not be raised where it happened.
+
+    Not the hundreds of them after a save that failed: for each array TensorStore still reports to the event loop of
+    Orbax, which is closed by then. The failure itself is raised.
+    """
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 if __name__ == "__main__":
