@@ -49,6 +49,16 @@ def test_the_paper_rows_differ_where_the_paper_says():
     assert {e.model.channels for e in (base, big, french)} == {64}
 
 
+@pytest.mark.parametrize(("name", "averaged"), [("de_base", 5), ("de_big", 20), ("fr_big", 20)])
+def test_the_last_checkpoints_of_the_paper_rows_are_kept_and_evenly_spaced(name, averaged):
+    experiment = load_experiment(FOLDER / f"wmt14_en_{name}.py")
+    checkpoints, steps = experiment.checkpoints, experiment.training.steps
+    saved = {step for every in (checkpoints.every, experiment.evaluation.every) for step in range(0, steps + 1, every)}
+    last = sorted(saved | {steps})[-averaged:]  # an evaluation and the end save too
+    assert last == list(range(steps - (averaged - 1) * checkpoints.every, steps + 1, checkpoints.every))
+    assert checkpoints.newest >= averaged
+
+
 @pytest.mark.parametrize(
     ("name", "width", "ffn_width", "vocab_size", "total"),
     [

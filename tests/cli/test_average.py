@@ -3,6 +3,7 @@
 import io
 
 from transformer_jax.cli.main import main
+from transformer_jax.runs import RunFolder
 from transformer_jax.translation import Translator
 
 
@@ -21,6 +22,13 @@ def test_an_average_is_decoded_and_not_trained_on(trained, experiment_file, tmp_
         last
         == f"error: {output}: holds an average of checkpoints, which cannot be trained on; choose another --workdir"
     )
+
+
+def test_an_average_is_bound_to_the_tokenizer_of_its_run(trained, foreign, tmp_path, refused, capfd):
+    output = tmp_path / "average"
+    assert main(["average", str(trained), "--output", str(output), "--newest", "1"]) == 0
+    foreign.save(RunFolder(output).tokenizer)
+    refused(["attend", output, "abc"], f"{output}: not what the run was started with", "tokenizer: ")
 
 
 def test_mistakes(trained, tmp_path, refused):

@@ -40,7 +40,8 @@ def average(
     """Averages checkpoints, with equal weights, into a new run folder; returns which.
 
     Of each run, `count` checkpoints are taken, and of each checkpoint what the run is evaluated with. The new folder
-    holds the first run's experiment, and one checkpoint, which can be translated with but not trained on.
+    holds the first run's experiment and record of its sessions, by whose digests data and tokenizer are still checked,
+    and one checkpoint, which can be translated with but not trained on.
 
     Args:
         runs: run folders of one and the same model and tokenizer.
@@ -73,7 +74,7 @@ def average(
         "metric": experiments[0].evaluation.metric if by == "best" else None,
         "checkpoints": [dataclasses.asdict(member) for member in members],
     }
-    _write(output, experiments[0], folders[0].tokenizer, mean, max(member.step for member in members), provenance)
+    _write(output, experiments[0], folders[0], mean, max(member.step for member in members), provenance)
     return members
 
 
@@ -119,7 +120,7 @@ def mean_of(trees: Iterable[Parameters]) -> Parameters:
 
 
 def _write(
-    output: Path, experiment: Experiment, tokenizer: Path, params: Parameters, step: int, provenance: dict[str, object]
+    output: Path, experiment: Experiment, first: RunFolder, params: Parameters, step: int, provenance: dict[str, object]
 ) -> None:
     """Makes the folder beside its place and moves it there whole, so that half of one is never taken for a run."""
     try:
@@ -129,7 +130,9 @@ def _write(
             folder.path.mkdir()
             write_atomically(folder.config, to_json(experiment))
             write_atomically(folder.average, json.dumps(provenance, indent=2, ensure_ascii=False) + "\n")
-            shutil.copytree(tokenizer, folder.tokenizer)
+            shutil.copytree(first.tokenizer, folder.tokenizer)
+            if first.environment.exists():
+                shutil.copy(first.environment, folder.environment)
             with Checkpoints(folder.checkpoints) as checkpoints:
                 checkpoints.save(step, {"parameters": params}, position={"step": step})
                 checkpoints.wait()
