@@ -119,7 +119,8 @@ class TestAverage:
         assert members(tmp_path / "out") == expected
 
     def test_takes_what_is_evaluated(self, make_run, tmp_path, mesh):
-        run = make_run(tmp_path / "run", {2: (3.0, None), 5: (5.0, None)}, item="average")
+        moving = dataclasses.replace(EXPERIMENT, training=TrainingConfig(steps=11, average_decay=0.5))
+        run = make_run(tmp_path / "run", {2: (3.0, None), 5: (5.0, None)}, experiment=moving, item="average")
         average([run], tmp_path / "out", by="newest", count=2)
         assert averaged_value(tmp_path / "out", mesh) == (4.0, 5)
 
