@@ -99,7 +99,6 @@ def translate_and_score(
 
 def write_translations(folder: Path, name: str, translations: Sequence[str], scores: Scores, **context: Any) -> Path:
     """Writes NAME.txt, a translation a line, and NAME.json, the scores with their signatures and their context."""
-    folder.mkdir(parents=True, exist_ok=True)
     text = folder / f"{name}.txt"
     write_atomically(text, "".join(f"{line}\n" for line in translations))
     record = {**dataclasses.asdict(scores), **context}

@@ -117,6 +117,7 @@ def load_data(experiment: Experiment, folder: RunFolder, mesh: jax.sharding.Mesh
         tokenizers = Tokenizers.load(folder.tokenizer)
     else:
         tokenizers = train_tokenizers(experiment.tokenizer, experiment.model, train.sources, train.targets)
+        runs.check_digests(folder, {"tokenizer": tokenizers.digest})  # a run that lost its own gets no other one
         tokenizers.save(folder.tokenizer)
 
     def batches(pairs: Pairs) -> Pipeline:
