@@ -1,7 +1,7 @@
 """Number words, English to German: "forty-two" becomes "zweiundvierzig"; the pairs are made on the spot.
 
-The first thing to run: needs no data and no accelerator. To expect: more than 99% of 1,000 held-out numbers exact, after
-4 minutes on 2 CPU cores.
+The first thing to run: needs no data and no accelerator. To expect: more than 99% of 1,000 held-out numbers exact,
+after 4 minutes on 2 CPU cores.
 
     make train
 """
