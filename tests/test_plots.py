@@ -184,6 +184,7 @@ def test_attention_writes_a_picture(tmp_path):
 
 def test_a_script_without_glyphs_is_no_error(tmp_path):
     plots.attention(attended(["▁中文", "</s>"], ["▁b", "</s>"], heads=1), tmp_path / "attention.png")
+    assert (tmp_path / "attention.png").stat().st_size > 0
 
 
 def test_a_picture_that_cannot_be_written(tmp_path):
