@@ -21,7 +21,9 @@ from transformer_jax.config import (
     ModelConfig,
     Numerals,
     PaperSchedule,
+    ProcessesConfig,
     Schedule,
+    StabilityConfig,
     TensorflowDataset,
     TextFiles,
     TokenizerConfig,
@@ -48,6 +50,13 @@ def mistake(make, *arguments, **fields):
 
 
 MISTAKES = [
+    (StabilityConfig, {"max_skipped": 0}, ["max_skipped=0", "above 0"]),
+    (StabilityConfig, {"spike": 0.0}, ["spike=0.0", "above 0"]),
+    (StabilityConfig, {"max_rollbacks": -1}, ["max_rollbacks=-1", "negative"]),
+    (ProcessesConfig, {"coordinator": "a:1", "count": 2}, ["index", "missing"]),
+    (ProcessesConfig, {"coordinator": "a", "count": 2, "index": 0}, ["coordinator='a'", "HOST:PORT"]),
+    (ProcessesConfig, {"coordinator": "a:1", "count": 2, "index": 2}, ["index=2", "count=2"]),
+    (ProcessesConfig, {"timeout": 0}, ["timeout=0", "above 0"]),
     (ModelConfig, {"width": 0}, ["width=0", "above 0"]),
     (ModelConfig, {"num_heads": 0}, ["num_heads=0", "above 0"]),
     (ModelConfig, {"ffn_width": -3}, ["ffn_width=-3", "above 0"]),
@@ -246,7 +255,9 @@ class TestIdentity:
         ("old", "new"),
         [
             ({}, {"mesh": MeshConfig(data=1, fsdp=2), "logging": LoggingConfig(every=3)}),
-            ({}, {"checkpoints": CheckpointConfig(every=3, newest=5, best=7)}),
+            ({}, {"checkpoints": CheckpointConfig(every=3, newest=5, best=7, on_failure="go_on")}),
+            ({}, {"processes": ProcessesConfig(coordinator="a:1", count=2, index=1, timeout=7)}),
+            ({}, {"training": TrainingConfig(steps=7, remat="full")}),
             ({}, {"decoding": DecodingConfig(batch_size=3)}),
             ({"data": TextFiles()}, {"data": TextFiles(dir="d", train=("a", "b"), test=("c", "d"), url="u")}),
             ({"data": TsvFiles()}, {"data": TsvFiles(dir="d", train="a", validation="b")}),
@@ -261,10 +272,12 @@ class TestIdentity:
         split = ["train", "validation", "test"]
         assert {name for name, is_placement in fields_of(Experiment) if is_placement} == {
             *(f"data.{name}" for name in ["dir", "url", *split]),
-            *(f"checkpoints.{name}" for name in ["every", "newest", "best"]),
+            *(f"checkpoints.{name}" for name in ["every", "newest", "best", "on_failure"]),
             *(f"mesh.{name}" for name in ["data", "fsdp", "tensor"]),
+            *(f"processes.{name}" for name in ["coordinator", "count", "index", "timeout"]),
             *(f"logging.{name}" for name in ["every", "tensorboard"]),
             "decoding.batch_size",
+            "training.remat",
         }
 
 

@@ -1,0 +1,146 @@
+"""How a model is trained, evaluated and saved."""
+
+from typing import Annotated, Literal
+
+import pydantic
+
+from transformer_jax.checked import config, placement, require, require_positive, require_share
+
+
+@config
+class Adam:
+    """Adam with the paper's constants; with weight_decay it is AdamW."""
+
+    kind: Literal["adam"] = "adam"
+    beta1: float = 0.9
+    beta2: float = 0.98
+    epsilon: float = 1e-9
+
+    def __post_init__(self) -> None:
+        require_share(self, "beta1", "beta2")
+        require_positive(self, "epsilon")
+
+
+@config
+class AdamW:
+    """Adam with decoupled weight decay on matrices."""
+
+    kind: Literal["adamw"] = "adamw"
+    beta1: float = 0.9
+    beta2: float = 0.98
+    epsilon: float = 1e-9
+    weight_decay: float = 0.01  # times the learning rate; matrices only, no biases or norms
+
+    def __post_init__(self) -> None:
+        require_share(self, "beta1", "beta2")
+        require_positive(self, "epsilon")
+        require(self.weight_decay >= 0, f"weight_decay={self.weight_decay} must not be negative")
+
+
+OptimizerConfig = Annotated[Adam | AdamW, pydantic.Field(discriminator="kind")]
+
+
+@config
+class PaperSchedule:
+    """The paper's: scale * width^-0.5 * min(step^-0.5, step * warmup_steps^-1.5)."""
+
+    kind: Literal["paper"] = "paper"
+    warmup_steps: int = 4000
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        require_positive(self, "warmup_steps", "scale")
+
+
+@config
+class Schedule:
+    """A linear warm-up from 0 to the peak, then the decay of this kind down to the end of the run."""
+
+    kind: Literal["linear", "cosine", "inverse_sqrt", "constant"] = "linear"
+    peak: float = 1e-3  # highest learning rate, reached at the end of the warm-up
+    warmup_steps: int = 1000
+    final: float = 0.0  # learning rate at the last step, of linear and cosine
+
+    def __post_init__(self) -> None:
+        require_positive(self, "peak")
+        require(self.warmup_steps >= 0, f"warmup_steps={self.warmup_steps} must not be negative")
+        require(0 <= self.final <= self.peak, f"final={self.final} must be between 0 and peak={self.peak}")
+
+
+ScheduleConfig = Annotated[PaperSchedule | Schedule, pydantic.Field(discriminator="kind")]
+
+
+@config
+class TrainingConfig:
+    """How long and how to train: give steps or epochs."""
+
+    steps: int | None = None  # optimizer steps
+    epochs: int | None = None  # passes over the training pairs
+    label_smoothing: float = 0.1  # epsilon_ls
+    clip_norm: float | None = None  # gradients are scaled down to this global norm
+    accumulation: int = 1  # parts a batch is computed in, one after the other, for less memory
+    average_decay: float | None = None  # decay of an exponential moving average of the weights, used to evaluate
+    patience: int | None = None  # evaluations without a better metric before the run stops early
+    remat: Literal["none", "full", "products"] = placement(
+        default="none"  # what layers compute again in the backward pass, for less memory: all, or all but products
+    )
+
+    def __post_init__(self) -> None:
+        require(
+            (self.steps is None) != (self.epochs is None),
+            f"steps={self.steps}, epochs={self.epochs}: give one of the two",
+        )
+        for name in ("steps", "epochs", "clip_norm", "patience"):
+            if getattr(self, name) is not None:
+                require_positive(self, name)
+        require_positive(self, "accumulation")
+        require_share(self, "label_smoothing")
+        if self.average_decay is not None:
+            require_share(self, "average_decay")
+
+
+@config
+class StabilityConfig:
+    """What happens to bad steps. A loss or gradient that is not finite never reaches the weights: it is skipped."""
+
+    max_skipped: int = 10  # steps skipped in a row before the run goes back to a checkpoint and passes over the data
+    spike: float | None = 3.0  # so do nats a token of loss above its running mean; None never does
+    max_rollbacks: int = 3  # times that a run goes back before it stops
+
+    def __post_init__(self) -> None:
+        require_positive(self, "max_skipped")
+        if self.spike is not None:
+            require_positive(self, "spike")
+        require(self.max_rollbacks >= 0, f"max_rollbacks={self.max_rollbacks} must not be negative")
+
+
+@config
+class EvaluationConfig:
+    """What is measured while training, on the validation split."""
+
+    every: int = 5_000  # steps between two evaluations; the last step is always evaluated
+    translations: int | None = 500  # sentences translated and scored at each; None is all, 0 is none
+    bleu_tokenizer: Literal["13a", "intl", "char", "zh", "none"] = "13a"  # of sacrebleu; char for text without spaces
+    metric: Literal["loss", "bleu", "chrf"] = "loss"  # decides the best checkpoint and early stopping
+
+    def __post_init__(self) -> None:
+        require_positive(self, "every")
+        require(
+            self.translations is None or self.translations >= 0,
+            f"translations={self.translations} must not be negative",
+        )
+        require(self.metric == "loss" or self.translations != 0, f"metric={self.metric!r} needs translations above 0")
+
+
+@config
+class CheckpointConfig:
+    """When checkpoints are written and which stay."""
+
+    every: int = placement(default=1_000)  # steps between two checkpoints; the last step is always saved
+    newest: int = placement(default=3)  # checkpoints kept by age
+    best: int = placement(default=1)  # checkpoints kept by evaluation.metric, beside the newest
+    on_failure: Literal["stop", "go_on"] = placement(default="stop")  # when one cannot be saved, to a full disk say
+
+    def __post_init__(self) -> None:
+        require_positive(self, "every", "newest")
+        require(self.best >= 0, f"best={self.best} must not be negative")
