@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from transformer_jax.cli.arguments import PROGRAM
-from transformer_jax.errors import InputError
+from transformer_jax.errors import DIVERGED, MISTAKE, DivergenceError, InputError
 
 VERBS = {
     "train": "train the experiment of a file, or go on where its run folder stands",
@@ -19,7 +19,6 @@ VERBS = {
     "attend": "draw what every head of a layer attends to in a sentence and its translation",
 }
 
-MISTAKE = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 BROKEN_PIPE = 141  # 128 + SIGPIPE
 
@@ -36,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return MISTAKE
+    except DivergenceError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return DIVERGED
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
