@@ -10,17 +10,17 @@ import contextlib
 import json
 import os
 import socket
-import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
 from transformer_jax.config import ProcessesConfig
-from transformer_jax.errors import PEER_LOST, InputError
+from transformer_jax.errors import PEER_LOST, InputError, explain
 
 _GOODBYE = b"\0"  # a connection that ends without it is that of a process that died
 _CHUNK = 1024  # bytes; messages are padded to a multiple, so that few programs are compiled
@@ -32,6 +32,7 @@ _TPU = "the Cloud TPU"
 def started(config: ProcessesConfig) -> Iterator[None]:
     """Within the context, the processes of a run are connected; a peer that dies ends this process with PEER_LOST.
 
+    An error of this process is told and ends it at once: to leave in good order it would have to wait for its peers.
     Explicit settings are used where they are given; else what SLURM, Open MPI, Kubernetes or a Cloud TPU say; else
     there is this process alone.
 
@@ -42,8 +43,12 @@ def started(config: ProcessesConfig) -> Iterator[None]:
         yield
         return
     with _watched(config.timeout):
-        yield
-        barrier("the end")
+        try:
+            yield
+            barrier("the end")
+        except Exception as error:
+            line, code = explain(error) or (traceback.format_exc().strip(), 1)
+            _leave(line, code)
 
 
 def is_coordinator() -> bool:
@@ -154,17 +159,13 @@ def _watched(timeout: int) -> Iterator[None]:
     with a page of C++; they remain for a process that hangs.
     """
     connections = _meet(timeout)
-    for index, connection in connections.items():
-        threading.Thread(target=_wait_for_end, args=(index, connection), daemon=True, name=f"peer {index}").start()
-    try:
-        yield
-        for connection in connections.values():
-            with contextlib.suppress(OSError):
-                connection.sendall(_GOODBYE)
-    finally:  # at once: the end of the process waits for its peers
-        for connection in connections.values():
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_WR)
+    for peer, connection in connections.items():
+        arguments = (connection, f"process {jax.process_index()}: process {peer}")
+        threading.Thread(target=_wait_for_end, args=arguments, daemon=True, name=f"peer {peer}").start()
+    yield
+    for connection in connections.values():
+        with contextlib.suppress(OSError):
+            connection.sendall(_GOODBYE)
 
 
 def _meet(timeout: int) -> dict[int, socket.socket]:
@@ -205,21 +206,22 @@ def _kept_alive(connection: socket.socket, timeout: int) -> socket.socket:
     return connection
 
 
-def _wait_for_end(index: int, connection: socket.socket) -> None:
+def _wait_for_end(connection: socket.socket, who: str) -> None:
+    """Waits for a peer's end. Without it nothing can be saved, and what computes with it hangs."""
     try:
         said_goodbye = connection.recv(1) == _GOODBYE
     except OSError:
         said_goodbye = False
     if not said_goodbye:
-        lose_peer(f"process {index}")
-
-
-def lose_peer(who: str) -> None:
-    """Ends this process at once, by one line: nothing can be saved without the peer, and its collectives would hang."""
-    with contextlib.suppress(OSError):
-        os.write(
-            sys.__stderr__.fileno() if sys.__stderr__ else 2,
-            f"error: process {jax.process_index()}: {who} has died or stopped with an error; start all processes "
-            "again with the same command: they go on from the newest checkpoint\n".encode(),
+        _leave(
+            f"error: {who} has died or stopped with an error; start all processes again with the same command: "
+            "they go on from the newest checkpoint",
+            PEER_LOST,
         )
-    os._exit(PEER_LOST)
+
+
+def _leave(line: str, code: int) -> NoReturn:
+    """Ends the process at once, by a line that does not go through the buffers of Python, which may be in use."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"{line}\n".encode())
+    os._exit(code)

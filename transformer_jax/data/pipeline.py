@@ -216,7 +216,7 @@ def _tokenise(pairs: Pairs, tokenizers: Tokenizers, cache_dir: Path) -> tuple[Ra
 
 def _exchange(path: Path, source: Ragged, target: Ragged) -> tuple[Ragged, Ragged]:
     """The ids of all pairs, of which each process made a share, by files beside the cache, which all of them see."""
-    parts = [path.with_suffix(f".part-{index}") for index in range(jax.process_count())]
+    parts = [path.with_name(f"{path.stem}.part-{index}.npz") for index in range(jax.process_count())]
     _write_cache(parts[jax.process_index()], source, target)
     processes.barrier("tokenised")
     shares = [_read_cache(part) for part in parts]
