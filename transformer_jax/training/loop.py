@@ -20,7 +20,8 @@ from transformer_jax.errors import InputError
 from transformer_jax.files import write_atomically
 from transformer_jax.runs import RunFolder
 from transformer_jax.training import evaluation
-from transformer_jax.training.checkpoints import Checkpoints, Items
+from transformer_jax.training.checkpoints import Checkpoints
+from transformer_jax.training.fingerprints import Items
 from transformer_jax.training.interruption import Interruption
 from transformer_jax.training.metrics import MetricsLog, ProgressReport, score_of
 from transformer_jax.training.step import Trainer, TrainState
@@ -147,10 +148,9 @@ def items_of(state: TrainState) -> Items:
 
 
 def _restore(trainer: Trainer, checkpoints: Checkpoints) -> tuple[TrainState, Position]:
-    restored = checkpoints.restore(items_of(trainer.abstract_state))
+    restored = checkpoints.restore(items_of(trainer.abstract_state), set_aside=True)
     if restored is None:
         return trainer.new_state(), Position()
-    checkpoints.discard_after(restored.step)
     position = Position(**restored.position)
     items = restored.items
     state = TrainState(
