@@ -106,7 +106,7 @@ class TestWhatStays:
             assert (checkpoints.steps(), checkpoints.best_step()) == ([6, 7], 7)
 
     def test_of_equals_the_newest_is_the_best(self, tmp_path):
-        save(tmp_path, 1, 2, 3, metrics=dict.fromkeys((1, 2), {"loss": 2.0}), score=KEEP["score"])
+        save(tmp_path, 1, 2, 3, metrics={1: {"loss": 2.0}, 2: {"loss": 2.0}}, score=KEEP["score"])
         with Checkpoints(tmp_path, score=KEEP["score"]) as checkpoints:
             assert checkpoints.best_step() == 2
             assert checkpoints.restore(abstract(items_of(0)), best_first=True).step == 2
@@ -163,6 +163,6 @@ class TestAnotherModel:
         with monkeypatch.context() as patch:
             patch.setattr(manifest, "FORMAT_VERSION", 3)
             save(tmp_path, 1)
-        with Checkpoints(tmp_path) as checkpoints, pytest.raises(InputError, match="1: format 3; .* reads up to 2"):
+        with Checkpoints(tmp_path) as checkpoints, pytest.raises(InputError, match=r"1: format 3; .* reads up to 2"):
             checkpoints.restore(abstract(items_of(0)), set_aside=True)
         assert (tmp_path / "1").exists()
