@@ -188,6 +188,7 @@ class Checkpoints:
         if damaged:
             reasons = "; ".join(f"{step}: {damage}" for step, damage in damaged.items())
             raise InputError(f"{self.folder}: no intact checkpoint among {list(damaged)}; put back a copy ({reasons})")
+        self._tell({}, set_aside)
         if gone:
             raise InputError(f"{self.folder}: removed while it was read: checkpoint {', '.join(map(str, gone))}")
         return None
@@ -332,7 +333,10 @@ class Checkpoints:
             raise
 
     def _tell(self, damaged: Mapping[int, str], set_aside: bool) -> None:
-        """Names what is damaged, and where it is kept where it was in the way."""
+        """Names what is damaged, and where it is kept where it was in the way; and what a process did not finish."""
+        if set_aside and processes.is_coordinator():
+            for step in self._shelf.unfinished():
+                _log.warning("%s: checkpoint %d was not finished and is skipped", self.folder, step)
         for step, damage in damaged.items():
             if not set_aside:
                 _log.warning("%s: checkpoint %d is damaged and skipped: %s", self.folder, step, damage)

@@ -7,7 +7,7 @@ set aside.
 import logging
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -19,7 +19,7 @@ from transformer_jax.training.manifest import DamageError
 Score: TypeAlias = Callable[[Mapping[str, float]], float]  # of metrics; higher is better
 
 _STEP = re.compile(r"0|[1-9]\d*")
-_LEFTOVER = re.compile(r"(saving|deleting)-.*|\d+\.orbax-checkpoint-tmp")  # the last is of format 1
+_UNFINISHED = re.compile(r"(?:saving-)?(\d+)(?:\.orbax-checkpoint-tmp)?")  # without saving-, of format 1
 
 _log = logging.getLogger(__name__)
 
@@ -88,12 +88,22 @@ class Shelf:
         else:
             shutil.rmtree(away, ignore_errors=True)
 
+    def unfinished(self) -> list[int]:
+        """The steps that processes were saving when they died, oldest first."""
+        return sorted({int(match[1]) for path, match in self._leftovers() if match is not None})
+
     def remove_leftovers(self) -> None:
         """Removes what processes that died were saving or deleting."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        for path in self.folder.iterdir():
-            if _LEFTOVER.fullmatch(path.name):
-                shutil.rmtree(path, ignore_errors=True)
+        for path, _ in self._leftovers():
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _leftovers(self) -> Iterator[tuple[Path, re.Match[str] | None]]:
+        """Folders that are no checkpoints, with the match of the step where they were to become one."""
+        for path in sorted(self.folder.glob("*-*")):
+            match = _UNFINISHED.fullmatch(path.name)
+            if match is not None or path.name.startswith("deleting-"):
+                yield path, match
 
     def set_aside(self, step: int) -> str:
         """Renames a damaged checkpoint; returns the name under which it is kept.
