@@ -76,6 +76,11 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
+def one_a_device(mesh: Mesh) -> NamedSharding:
+    """An axis of as many elements as there are devices, one on each."""
+    return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """The whole array on every device."""
     return NamedSharding(mesh, PartitionSpec())
