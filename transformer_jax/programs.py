@@ -22,11 +22,12 @@ def flops(function: Callable[..., Any], *arguments: Any) -> int:
         function: anything that jax traces.
         arguments: arrays, or their `jax.ShapeDtypeStruct`.
     """
-    return _flops_of(jax.make_jaxpr(function)(*arguments).jaxpr)
+    return flops_of(jax.make_jaxpr(function)(*arguments))
 
 
-def _flops_of(jaxpr: Any) -> int:
-    return sum(map(_flops_of_equation, jaxpr.eqns))
+def flops_of(traced: Any) -> int:
+    """The same of a function traced before, by `jax.make_jaxpr` or as the `jaxpr` of `jax.stages.Traced`."""
+    return sum(map(_flops_of_equation, traced.eqns))
 
 
 def _flops_of_equation(equation: Any) -> int:
@@ -39,7 +40,7 @@ def _flops_of_equation(equation: Any) -> int:
         kernel, out = equation.invars[1].aval.shape, equation.outvars[0].aval.shape
         features = kernel[parameters["dimension_numbers"].rhs_spec[0]]
         return 2 * math.prod(out) * math.prod(kernel) // features
-    inner = [_flops_of(jaxpr) for value in parameters.values() for jaxpr in _jaxprs(value)]
+    inner = [flops_of(jaxpr) for value in parameters.values() for jaxpr in _jaxprs(value)]
     if name == "cond":
         return max(inner, default=0)
     return sum(inner) * _repetitions(name, parameters)
