@@ -43,7 +43,7 @@ def tpus(topology: str) -> list[jax.Device]:
         InputError: where the TPU compiler is not installed, or does not know the topology.
     """
     if importlib.util.find_spec("libtpu") is None:
-        raise InputError(f'--topology {topology}: needs the TPU compiler; pip install "transformer-jax[tpu]" brings it')
+        raise InputError(f'--topology {topology}: needs the TPU compiler; the tpu extra has it: pip install ".[tpu]"')
     os.environ.update({name: value for name, value in _NO_HOST.items() if name not in os.environ})
     jax.config.update("jax_platforms", "cpu")
     from jax.experimental import topologies

@@ -43,4 +43,4 @@ def test_mistakes(experiment_file, refused, monkeypatch):
     refused(["plan", experiment_file], "--mesh.data -1: of devices that are simulated none remain; give a number")
     refused(["plan", experiment_file, "--mesh.data", "2", "--memory", "0"], "--memory 0.0: GiB above 0")
     refused(["plan", experiment_file, "--mesh.data", "2", "--fit-batch"], "--fit-batch", "--memory GIB")
-    refused(["plan", experiment_file, "--topology", "v5e:2x4"], 'pip install "transformer-jax[tpu]"')
+    refused(["plan", experiment_file, "--topology", "v5e:2x4"], 'pip install ".[tpu]"')

@@ -197,7 +197,7 @@ class TestLargestBatch:
 
 
 @pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is None, reason='the TPU compiler is missing: pip install "transformer-jax[tpu]"'
+    importlib.util.find_spec("libtpu") is None, reason='the TPU compiler is missing: pip install ".[tpu]"'
 )
 class TestTpu:
     def test_a_step(self, made):
