@@ -12,6 +12,7 @@ from transformer_jax.errors import InputError, explain
 
 VERBS = {
     "train": "train the experiment of a file, or go on where its run folder stands",
+    "plan": "memory, transfers and operations of a training step, on devices that need not be there",
     "translate": "translate lines from standard input to standard output",
     "evaluate": "score a run on a split of its experiment, or on two files",
     "verify": "check every byte of a run's checkpoints",
