@@ -107,8 +107,7 @@ def reproduce(
     with processes.started(experiment.processes):
         processes.on_coordinator(lambda: require_new(new.path, "--output"))
         original = _read_original(folder, until)
-        experiment = dataclasses.replace(experiment, mesh=_mesh_here(experiment, original.sessions[-1]))
-        _prepare(original, experiment, new)
+        experiment = _prepare(original, experiment, new)
         stopped = loop.train_among(experiment, new.path, until=original.until)
         return _compare(original, new, stopped)
 
@@ -167,8 +166,11 @@ def _mesh_here(experiment: Experiment, session: Mapping[str, Any]) -> MeshConfig
     return MeshConfig()
 
 
-def _prepare(original: _Original, experiment: Experiment, new: RunFolder) -> None:
-    """Checks data and tokenizer against those of the run, and makes the new folder, with the tokenizer in it."""
+def _prepare(original: _Original, experiment: Experiment, new: RunFolder) -> Experiment:
+    """Checks data and tokenizer against those of the run, and makes the new folder, with the tokenizer in it.
+
+    Returns the experiment with the mesh that it is trained on here.
+    """
     recorded = runs.recorded_digests(original.folder)
     digest = Tokenizers.load(original.folder.tokenizer).digest
     if digest != recorded.get("tokenizer"):
@@ -179,7 +181,9 @@ def _prepare(original: _Original, experiment: Experiment, new: RunFolder) -> Non
         )
     train, validation, test = datasets.load_splits(experiment)
     _check_data(experiment, recorded, {"train": train, "validation": validation, "test": test})
-    processes.on_coordinator(lambda: _start(original, experiment, train, new, digest))
+    here = dataclasses.replace(experiment, mesh=_mesh_here(experiment, original.sessions[-1]))
+    processes.on_coordinator(lambda: _start(original, here, train, new, digest))
+    return here
 
 
 def _check_data(experiment: Experiment, recorded: Mapping[str, str], splits: Mapping[Split, Pairs | None]) -> None:
