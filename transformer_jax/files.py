@@ -46,6 +46,16 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+def require_new(path: Path, flag: str) -> None:
+    """Requires a place for a folder: nothing is there yet, or an empty folder.
+
+    Raises:
+        InputError: when something is; it names the flag that chooses another place.
+    """
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise InputError(f"{path}: exists and is not empty; choose another {flag}")
+
+
 def to_disk(path: Path) -> None:
     """Returns when a file, or the list of names that is a folder, outlives a loss of power."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -4,14 +4,11 @@ import contextlib
 import dataclasses
 import difflib
 import importlib
-import importlib.metadata
 import importlib.util
 import json
 import os
-import platform
 import shutil
 import socket
-import subprocess
 import sys
 import traceback
 import types
@@ -21,23 +18,13 @@ from typing import Any
 
 import filelock
 
+from transformer_jax import environment
 from transformer_jax.checked import fields_of, leaves_of
 from transformer_jax.config import Experiment, from_json, identity_difference, to_json
 from transformer_jax.errors import InputError
 from transformer_jax.files import write_atomically
 
 _PACKAGE = "experiments"
-_VERSIONS_OF = (
-    "transformer-jax",
-    "jax",
-    "jaxlib",
-    "flax",
-    "optax",
-    "orbax-checkpoint",
-    "numpy",
-    "sentencepiece",
-    "sacrebleu",
-)
 
 
 class RunFolder:
@@ -231,7 +218,7 @@ def _make(path: Path) -> None:
 def record_session(
     folder: RunFolder, experiment: Experiment, *, platform_name: str, devices: Sequence[str], digests: Mapping[str, str]
 ) -> None:
-    """Appends this session to environment.json: versions, devices, digests of data and tokenizer, placement, commit.
+    """Appends this session to environment.json: versions, machine, digests of data and tokenizer, placement, commit.
 
     config.json gets the placement of this session.
 
@@ -240,10 +227,12 @@ def record_session(
     """
     check_digests(folder, digests)
     session: dict[str, Any] = {
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _VERSIONS_OF}},
-        "commit": _commit(),
+        "versions": environment.versions(),
+        "commit": environment.commit(),
         "platform": platform_name,
         "devices": list(devices),
+        "processor": environment.processor(),
+        "xla_flags": os.environ.get("XLA_FLAGS"),
         "digests": dict(digests),
         "seed": experiment.seed,
         "placement": _placement(experiment),
@@ -267,15 +256,25 @@ def read_sessions(folder: RunFolder) -> list[dict[str, Any]]:
     return sessions
 
 
+def recorded_digests(folder: RunFolder) -> dict[str, str]:
+    """What data and tokenizer were when the run first saw them, by name.
+
+    Raises:
+        InputError: when the record is broken.
+    """
+    first: dict[str, str] = {}
+    for session in read_sessions(folder):
+        first = {**session["digests"], **first}
+    return first
+
+
 def check_digests(folder: RunFolder, digests: Mapping[str, str]) -> None:
     """Checks digests, by the name of what they are of, against the first ever recorded in this run.
 
     Raises:
         InputError: when one differs; it names all that do.
     """
-    first: dict[str, str] = {}
-    for session in read_sessions(folder):
-        first = {**session["digests"], **first}
+    first = recorded_digests(folder)
     changed = [
         f"{name}: {first[name]} -> {digest}" for name, digest in digests.items() if first.get(name, digest) != digest
     ]
@@ -284,23 +283,6 @@ def check_digests(folder: RunFolder, digests: Mapping[str, str]) -> None:
             f"{folder.path}: not what the run was started with; bring it back or choose another --workdir: "
             + "; ".join(changed)
         )
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:  # run from a source folder
-        return None
-
-
-def _commit() -> str | None:
-    """The commit of the working directory's repository, with -dirty where tracked files differ; None without one."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return result.stdout.strip()
 
 
 def _placement(experiment: Experiment) -> dict[str, object]:

@@ -132,4 +132,4 @@ def _index(index, count):
 def fingerprints(workdir):
     """Of every leaf of every item of the last checkpoint: 64 bits that change with any bit."""
     with Checkpoints(workdir / "checkpoints") as checkpoints:
-        return checkpoints.read_manifest(checkpoints.steps()[-1])["leaves"]
+        return checkpoints.leaves(checkpoints.steps()[-1])

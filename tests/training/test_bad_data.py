@@ -100,7 +100,7 @@ def lines(folder, name):
 
 def fingerprints(folder):
     with Checkpoints(folder / "checkpoints") as checkpoints:
-        return checkpoints.read_manifest(checkpoints.steps()[-1])["leaves"]
+        return checkpoints.leaves(checkpoints.steps()[-1])
 
 
 def test_bad_steps_are_skipped_counted_and_put_on_record_with_their_examples(data, tmp_path, monkeypatch, capfd):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from transformer_jax.cli.arguments import DecodingFlags, Run, call
-from transformer_jax.config import DataConfig, DecodingConfig, Experiment, Numerals, TextFiles
+from transformer_jax.config import DataConfig, DecodingConfig, Experiment, TextFiles
 from transformer_jax.errors import InputError
 from transformer_jax.runs import RunFolder, check_digests, open_run
 
@@ -68,12 +68,10 @@ def _pairs_of_split(
     folder: RunFolder, data: DataConfig, split: Literal["validation", "test"], moved_to: str | None
 ) -> "Pairs":
     """The pairs of a split, wherever they are, the same as in training."""
-    from transformer_jax.data.sources import load_pairs
+    from transformer_jax.data.sources import load_pairs, moved
 
     if moved_to is not None:
-        if isinstance(data, Numerals):
-            raise InputError(f"--data.dir {moved_to}: data of kind {data.kind} is in no folder")
-        data = dataclasses.replace(data, dir=moved_to)
+        data = moved(data, moved_to)
     pairs = load_pairs(data, split)
     if pairs is None:
         raise InputError(f"--split {split}: the experiment of {folder.path} has no {split} pairs")

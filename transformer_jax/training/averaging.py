@@ -18,7 +18,7 @@ from transformer_jax.checked import leaves_of
 from transformer_jax.config import Experiment, to_json
 from transformer_jax.data.tokenizer import Tokenizers
 from transformer_jax.errors import InputError
-from transformer_jax.files import write_atomically
+from transformer_jax.files import require_new, write_atomically
 from transformer_jax.models import Parameters
 from transformer_jax.runs import RunFolder, open_run
 from transformer_jax.training.checkpoints import Checkpoints
@@ -56,8 +56,7 @@ def average(
     if not runs or count < 1:
         raise InputError(f"an average of {len(runs)} runs and {count} checkpoints of each: both must be above 0")
     output = Path(output)
-    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        raise InputError(f"{output}: exists and is not empty; choose another --output")
+    require_new(output, "--output")
     folders = [RunFolder(Path(run).resolve()) for run in runs]
     experiments = [open_run(folder.path) for folder in folders]
     _check_alike(folders, experiments)

@@ -36,14 +36,7 @@ def load(experiment: Experiment, folder: RunFolder, mesh: Mesh) -> Data:
     Raises:
         InputError: on data that is missing, empty or not that of the run, and on processes that see other data.
     """
-    train, validation, test = (load_pairs(experiment.data, split) for split in ("train", "validation", "test"))
-    if train is None:
-        raise InputError("data.train: the experiment has no training pairs")
-    if validation is None and (experiment.training.patience is not None or experiment.evaluation.metric != "loss"):
-        raise InputError("data.validation: early stopping and the best checkpoint need validation pairs")
-    for split, pairs in (("train", train), ("validation", validation), ("test", test)):
-        if pairs is not None and not len(pairs):
-            raise InputError(f"data.{split}: there are no pairs in it; give others, or none")
+    train, validation, test = load_splits(experiment)
     _check_alike(digests_of(train, validation, test))
     processes.on_coordinator(lambda: _make_tokenizers(experiment, folder, train))
     tokenizers = Tokenizers.load(folder.tokenizer)
@@ -59,6 +52,23 @@ def load(experiment: Experiment, folder: RunFolder, mesh: Mesh) -> Data:
             )
             say(f"{name}: {pipeline.kept:,} of {pipeline.total:,} pairs{dropped}")
     return Data(train, validation, test, tokenizers, training, evaluated)
+
+
+def load_splits(experiment: Experiment) -> tuple[Pairs, Pairs | None, Pairs | None]:
+    """The pairs for training, and those for validation and test where there are any.
+
+    Raises:
+        InputError: on data that is missing, damaged or empty.
+    """
+    train, validation, test = (load_pairs(experiment.data, split) for split in ("train", "validation", "test"))
+    if train is None:
+        raise InputError("data.train: the experiment has no training pairs")
+    if validation is None and (experiment.training.patience is not None or experiment.evaluation.metric != "loss"):
+        raise InputError("data.validation: early stopping and the best checkpoint need validation pairs")
+    for split, pairs in (("train", train), ("validation", validation), ("test", test)):
+        if pairs is not None and not len(pairs):
+            raise InputError(f"data.{split}: there are no pairs in it; give others, or none")
+    return train, validation, test
 
 
 def digests_of(train: Pairs | None, validation: Pairs | None, test: Pairs | None) -> dict[str, str]:

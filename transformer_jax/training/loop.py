@@ -34,23 +34,34 @@ SAMPLES = 5  # translations shown at the end
 IN_FLIGHT = 1  # steps that may be under way while the report of the one before is read; gloo hangs with many
 
 
-def train(experiment: Experiment, workdir: str | Path) -> int:
+def train(experiment: Experiment, workdir: str | Path, *, until: int | None = None) -> int:
     """Trains an experiment in a run folder, from its newest checkpoint on; returns the exit code.
+
+    Args:
+        experiment: the experiment.
+        workdir: the run folder.
+        until: a step after which the run stops as if a signal had asked it to: saved, and without the report of a run
+            that is over. The schedule is still that of the whole run.
 
     Raises:
         InputError: on whatever the user can mend, before anything is compiled where that can be known.
         DivergenceError: when the run went back to its checkpoints as often as it may.
     """
     with processes.started(experiment.processes):
-        mesh = sharding.make_mesh(experiment.mesh)
-        sharding.check_mesh(mesh, experiment.model)
-        say(sharding.describe_devices(mesh))
-        with contextlib.ExitStack() as held:
-            processes.on_coordinator(lambda: held.enter_context(runs.lock(workdir)))
-            return _train(experiment, workdir, mesh)
+        return train_among(experiment, workdir, until=until)
 
 
-def _train(experiment: Experiment, workdir: str | Path, mesh: jax.sharding.Mesh) -> int:
+def train_among(experiment: Experiment, workdir: str | Path, *, until: int | None = None) -> int:
+    """What `train` does, among processes that are connected already."""
+    mesh = sharding.make_mesh(experiment.mesh)
+    sharding.check_mesh(mesh, experiment.model)
+    say(sharding.describe_devices(mesh))
+    with contextlib.ExitStack() as held:
+        processes.on_coordinator(lambda: held.enter_context(runs.lock(workdir)))
+        return _train(experiment, workdir, mesh, until)
+
+
+def _train(experiment: Experiment, workdir: str | Path, mesh: jax.sharding.Mesh, until: int | None) -> int:
     folder = RunFolder(workdir)
     processes.on_coordinator(lambda: runs.start(folder.path, experiment))
     data = datasets.load(experiment, folder, mesh)
@@ -59,7 +70,7 @@ def _train(experiment: Experiment, workdir: str | Path, mesh: jax.sharding.Mesh)
             folder,
             experiment,
             platform_name=mesh.devices.flat[0].platform,
-            devices=[str(device) for device in mesh.devices.flat],
+            devices=[f"{device} ({device.device_kind})" for device in mesh.devices.flat],
             digests=data.digests(),
         )
     )
@@ -71,12 +82,15 @@ def _train(experiment: Experiment, workdir: str | Path, mesh: jax.sharding.Mesh)
             say(f"{folder.path}: finished at step {position.step:,}; nothing to do; see {folder.results}")
             return 0
         with Interruption() as interruption:
-            position = _Run(folder, data, trainer, checkpoints, interruption).until_the_end(state, position)
+            run = _Run(folder, data, trainer, checkpoints, interruption, until)
+            position = run.until_the_end(state, position)
             asked = processes.highest(interruption.signal or 0)
     if asked:
-        say(f"{signal.Signals(asked).name}: saved step {position.step:,}; the same command goes on from there")
+        further = "; the same command goes on from there" if until is None else ""
+        say(f"{signal.Signals(asked).name}: saved step {position.step:,}{further}")
         return exit_code(asked)
-    report(experiment, folder, data, mesh)
+    if until is None:
+        report(experiment, folder, data, mesh)
     return 0
 
 
@@ -138,6 +152,7 @@ class _Run:
     trainer: Trainer
     checkpoints: Checkpoints
     interruption: Interruption
+    until: int | None  # the step to stop after, where that is not the last
 
     def until_the_end(self, state: TrainState, position: Position) -> Position:
         """Steps until the last one, until evaluations no longer get better, or until a signal."""
@@ -161,16 +176,16 @@ class _Run:
             closing(batches.batches(position.epoch, position.batch)) as upcoming,
         ):
             in_flight: deque[tuple[Position, list[int], jax.Array]] = deque()
-            asked, last = 0, position.is_last(self.trainer.total_steps)
-            while not (asked or last):
+            asked, last, enough = 0, position.is_last(self.trainer.total_steps), self._is_enough(position)
+            while not (asked or last or enough):
                 examples = batches.examples(position.epoch, position.batch)
                 state, told = self.trainer.train_step(state, next(upcoming), self._asked())
                 position = position.after(examples, batches.following(position.epoch, position.batch))
                 in_flight.append((position, examples.tolist(), told))
-                last = position.is_last(self.trainer.total_steps)
+                last, enough = position.is_last(self.trainer.total_steps), self._is_enough(position)
                 evaluate = last or position.step % config.evaluation.every == 0
                 log = last or position.step % config.logging.every == 0
-                save = evaluate or position.step % config.checkpoints.every == 0
+                save = evaluate or enough or position.step % config.checkpoints.every == 0
                 while len(in_flight) > (0 if log or save or asked else IN_FLIGHT):
                     trip, heard = _read(in_flight.popleft(), observer)
                     if trip is not None:
@@ -186,6 +201,9 @@ class _Run:
                     self._save(state, position, measured, observer)
             self.checkpoints.wait()
         return position
+
+    def _is_enough(self, position: Position) -> bool:
+        return self.until is not None and position.step >= self.until
 
     def _asked(self) -> jax.Array:
         return self.trainer.asked(int(self.interruption.signal or 0))
