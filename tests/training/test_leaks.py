@@ -48,7 +48,7 @@ def test_nothing_grows_with_the_steps(words, devices, tmp_path, monkeypatch, ste
     loop.train(long, tmp_path / "run")
     gc.collect()
     arrays, threads, files, memory = zip(*held[1:], strict=True)
-    assert max(arrays) == min(arrays)
+    assert max(arrays) - min(arrays) <= 2 * 9  # batches of nine arrays, of which two are made ahead
     assert max(threads) - min(threads) <= 1  # a save that is still going on
     assert max(files) - min(files) <= 8  # likewise
     assert memory[-1] - memory[0] < 32 * 2**20
