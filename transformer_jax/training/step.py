@@ -1,6 +1,5 @@
 """One optimizer step and one evaluation step: pure functions of state and batch, jitted in one place."""
 
-import functools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeAlias, no_type_check
@@ -257,6 +256,7 @@ class Trainer:
             in_shardings=(self.state_sharding.params, rows),
             out_shardings=everywhere,
         )
+        self._asked: dict[int, Array] = {}
         self._new_state: Callable[[], TrainState] = jax.jit(
             lambda: nn.meta.unbox(self._new_boxed_state()), out_shardings=self.state_sharding
         )
@@ -272,12 +272,14 @@ class Trainer:
         """The state before the first step, born sharded."""
         return self._new_state()
 
-    @functools.cache  # noqa: B019  # a trainer lives as long as its run
     def asked(self, signal: int) -> Int[Array, " devices"]:
         """What this process tells a step: the number of the signal that asks it to stop, or 0."""
-        everyone = (self.mesh.size,)
-        place = sharding.one_a_device(self.mesh)
-        return jax.make_array_from_callback(everyone, place, lambda part: np.full(1, signal, np.int32))
+        if signal not in self._asked:
+            place = sharding.one_a_device(self.mesh)
+            self._asked[signal] = jax.make_array_from_callback(
+                (self.mesh.size,), place, lambda part: np.full(1, signal, np.int32)
+            )
+        return self._asked[signal]
 
     def step_number(self, step: int) -> Int[Array, ""]:
         """The number of steps taken, as a state holds it."""
