@@ -31,6 +31,7 @@ class TestHelp:
                 "evaluate",
                 ["RUN", "--split", "(default: test)", "--source", "--target", "--data.dir", "--step", "--beam"],
             ),
+            ("verify", ["RUN", "changes nothing"]),
             ("average", ["RUN...", "--output", "--newest", "--best"]),
             ("attend", ["RUN SENTENCE", "--layer", "(default: -1)", "--output", "--step", "--beam"]),
         ],
@@ -50,7 +51,7 @@ class TestHelp:
 class TestMistakes:
     def test_unknown_verb(self, refused):
         refused(["trian"], "no such verb: trian; did you mean train?")
-        refused(["xyz"], "no such verb: xyz; one of train, translate, evaluate, average, attend")
+        refused(["xyz"], "no such verb: xyz; one of train, translate, evaluate, verify, average, attend")
 
     def test_no_verb(self, refused):
         refused([], "no verb given")
@@ -68,6 +69,7 @@ class TestMistakes:
             ["translate", "--bem", "3"],
             ["translate", str(tmp_path)],
             ["evaluate", str(tmp_path)],
+            ["verify", str(tmp_path)],
             ["average", "--newest", "2", "--best", "3", "--output", "x"],
             ["attend", str(tmp_path), "a sentence"],
             *([verb, "--help"] for verb in VERBS),
@@ -75,13 +77,13 @@ class TestMistakes:
         program = (
             "import sys\nfrom transformer_jax.cli.main import main\n"
             f"codes = [main(call) for call in {calls}]\n"
-            "assert codes == [0, 2, 2, 2, 2, 2, 2, 2, 0, 0, 0, 0, 0], codes\n"
+            "assert codes == [0, *[2] * 8, *[0] * 6], codes\n"
             "assert 'jax' not in sys.modules"
         )
         process = spawn([sys.executable, "-c", program])
         _, err = process.communicate()
         assert process.returncode == 0, err
-        assert len(err.splitlines()) == err.count("error: ") == 7
+        assert len(err.splitlines()) == err.count("error: ") == 8
 
 
 class TestExitCodes:

@@ -116,7 +116,7 @@ def straight(experiment_file, compiled, tmp_path_factory):
 def fingerprints(workdir: Path) -> dict:
     """Of every leaf of every item of the last checkpoint: 64 bits that change with any bit."""
     with Checkpoints(workdir / "checkpoints") as checkpoints:
-        return checkpoints.read_manifest(checkpoints.steps()[-1])["leaves"]
+        return checkpoints.leaves(checkpoints.steps()[-1])
 
 
 def parameters(workdir: Path, step: int | None = None) -> list[np.ndarray]:
@@ -198,7 +198,7 @@ def test_a_damaged_newest_checkpoint_is_made_again_on_the_way_to_the_same_bits(
     assert run(experiment_file, workdir, compiled, "save", "9").returncode == -signal.SIGKILL
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         newest = checkpoints.steps()[-1]
-        manifest = checkpoints.read_manifest(newest)
+        leaves = checkpoints.leaves(newest)
     arrays = (workdir / "checkpoints" / str(newest) / "parameters").rglob("*")
     largest = max((file for file in arrays if file.is_file()), key=lambda file: file.stat().st_size)
     os.truncate(largest, largest.stat().st_size // 2)
@@ -206,10 +206,12 @@ def test_a_damaged_newest_checkpoint_is_made_again_on_the_way_to_the_same_bits(
     # A save waits for the one before it: the step is on disk once more when this start dies.
     result = run(experiment_file, workdir, compiled, "save", "10")
     assert result.returncode == -signal.SIGKILL
-    assert f"checkpoint {newest} is damaged and skipped" in result.stderr
+    assert f"checkpoint {newest} is damaged: parameters/" in result.stderr
+    assert f"kept as damaged-{newest}" in result.stderr
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         assert newest in checkpoints.steps()
-        assert checkpoints.read_manifest(newest) == manifest
+        assert checkpoints.leaves(newest) == leaves
+        assert checkpoints.aside() == [f"damaged-{newest}"]
     assert parameters(workdir, newest)  # refused when damaged
 
     result = run(experiment_file, workdir, compiled)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from transformer_jax import processes
 from transformer_jax.errors import InputError
 from transformer_jax.training import manifest
-from transformer_jax.training.fingerprints import Fingerprints, Items, describe, difference, mismatch
+from transformer_jax.training.fingerprints import Fingerprints, Items, Leaves, describe, difference, mismatch
 from transformer_jax.training.manifest import DamageError, Manifest
 from transformer_jax.training.shelf import Score, Shelf
 from transformer_jax.training.storage import Storage
@@ -101,6 +101,10 @@ class Checkpoints:
     def metrics(self, step: int) -> dict[str, float] | None:
         """What was measured at a step; None where nothing was, or where it can no longer be read."""
         return self._shelf.metrics(step)
+
+    def leaves(self, step: int) -> Leaves:
+        """Dtype, shape and fingerprint of every leaf of every item at a step, as its manifest has them."""
+        return manifest.read(self._shelf.place(step)).leaves
 
     def aside(self) -> list[str]:
         """The names of the damaged checkpoints that have been set aside."""
