@@ -33,6 +33,7 @@ class TestHelp:
                 ["RUN", "--split", "(default: test)", "--source", "--target", "--data.dir", "--step", "--beam"],
             ),
             ("reproduce", ["RUN", "--output", "--data.dir", "--until", "--processes.coordinator"]),
+            ("verify", ["RUN", "changes nothing"]),
             ("average", ["RUN...", "--output", "--newest", "--best"]),
             ("attend", ["RUN SENTENCE", "--layer", "(default: -1)", "--output", "--step", "--beam"]),
         ],

@@ -198,7 +198,7 @@ def test_a_damaged_newest_checkpoint_is_made_again_on_the_way_to_the_same_bits(
     assert run(experiment_file, workdir, compiled, "save", "9").returncode == -signal.SIGKILL
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         newest = checkpoints.steps()[-1]
-        manifest = checkpoints.leaves(newest)
+        leaves = checkpoints.leaves(newest)
     arrays = (workdir / "checkpoints" / str(newest) / "parameters").rglob("*")
     largest = max((file for file in arrays if file.is_file()), key=lambda file: file.stat().st_size)
     os.truncate(largest, largest.stat().st_size // 2)
@@ -206,10 +206,12 @@ def test_a_damaged_newest_checkpoint_is_made_again_on_the_way_to_the_same_bits(
     # A save waits for the one before it: the step is on disk once more when this start dies.
     result = run(experiment_file, workdir, compiled, "save", "10")
     assert result.returncode == -signal.SIGKILL
-    assert f"checkpoint {newest} is damaged and skipped" in result.stderr
+    assert f"checkpoint {newest} is damaged: parameters/" in result.stderr
+    assert f"kept as damaged-{newest}" in result.stderr
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         assert newest in checkpoints.steps()
-        assert checkpoints.leaves(newest) == manifest
+        assert checkpoints.leaves(newest) == leaves
+        assert checkpoints.aside() == [f"damaged-{newest}"]
     assert parameters(workdir, newest)  # refused when damaged
 
     result = run(experiment_file, workdir, compiled)

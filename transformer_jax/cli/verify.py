@@ -18,10 +18,10 @@ def verify(run: Run) -> int:
     Args:
         run: the run folder.
     """
-    from transformer_jax.training.checkpoints import Checkpoints
-
     folder = RunFolder(run)
     open_run(run)
+    from transformer_jax.training.checkpoints import Checkpoints
+
     code, found = 0, False
     with Checkpoints(folder.checkpoints) as checkpoints:
         for verdict in checkpoints.verify():
