@@ -16,7 +16,7 @@ from transformer_jax.attention import KeyValue, LayerCache, MultiHeadAttention
 from transformer_jax.config import ModelConfig
 from transformer_jax.dropout import Dropout
 from transformer_jax.projection import Projection
-from transformer_jax.sharding import parameter
+from transformer_jax.sharding import constrain, parameter
 
 
 class Embedding(nn.Module):
@@ -32,8 +32,10 @@ class Embedding(nn.Module):
 
     def __call__(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
         """The vectors of the tokens."""
+        tokens = constrain(tokens, "replica", None)
         vectors = jnp.take(self.table, tokens, axis=0) * math.sqrt(self.config.width)
-        return jnp.where((tokens == self.config.pad_id)[..., None], 0.0, vectors).astype(self.config.dtype)
+        vectors = jnp.where((tokens == self.config.pad_id)[..., None], 0.0, vectors).astype(self.config.dtype)
+        return constrain(constrain(vectors, "replica", None, "width"), "batch", None, None)
 
     def logits(self, x: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
         """The products with every token's vector, in float32."""

@@ -1,7 +1,8 @@
 """The device mesh, and the one table from logical axis names of parameters to its axes."""
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from transformer_jax.config import MeshConfig, ModelConfig
 from transformer_jax.errors import InputError
@@ -18,8 +19,10 @@ ONE_DEVICE = MeshConfig(data=1)
 
 BATCH_AXES = ("data", "fsdp")  # the leading axis of every batch array is split over both
 
-# Logical axis of a parameter -> axis of the mesh. "heads" is all heads' channels together (H*K).
+# Logical axis of a parameter or an activation -> axis of the mesh. "heads" is all heads' channels together (H*K).
 AXIS_RULES = (
+    ("batch", BATCH_AXES),
+    ("replica", "data"),  # rows of the batch, not split over the devices that share one copy of the parameters
     ("vocab", "tensor"),
     ("width", "fsdp"),
     ("heads", "tensor"),
@@ -84,6 +87,28 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def state_shardings(abstract_state: Any, mesh: Mesh) -> Any:
     """A NamedSharding for every leaf of an abstract state whose parameters carry logical axis names."""
     return nn.logical_to_mesh_sharding(nn.get_partition_spec(abstract_state), mesh, AXIS_RULES)
+
+
+def on_mesh(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, to be jitted, with the mesh in the context that `constrain` reads."""
+
+    @functools.wraps(function)
+    def traced(*arguments: Any) -> Any:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*arguments)
+
+    return traced
+
+
+def constrain(x: Shaped[Array, "*shape"], *axes: str | None) -> Shaped[Array, "*shape"]:
+    """x, split over the mesh in context by the logical names of its axes; None is an axis that is whole everywhere.
+
+    Without a mesh, or on one device, the identity.
+    """
+    if jax.sharding.get_abstract_mesh().size <= 1:
+        return x
+    rules = dict(AXIS_RULES)
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*(name and rules[name] for name in axes)))
 
 
 def describe_devices(mesh: Mesh) -> str:

@@ -171,13 +171,13 @@ class Trainer:
         )
         rows, everywhere = sharding.batch_sharding(mesh), sharding.replicated(mesh)
         self.train_step: TrainStep = jax.jit(
-            lambda state, batch: train_step(self.model, self.optimizer, experiment, state, batch),
+            sharding.on_mesh(mesh, lambda state, batch: train_step(self.model, self.optimizer, experiment, state, batch)),
             in_shardings=(self.state_sharding, rows),
             out_shardings=self.state_sharding,
             donate_argnums=0,
         )
         self.eval_step: EvalStep = jax.jit(
-            lambda params, batch: batch_loss(self.model, params, batch),
+            sharding.on_mesh(mesh, lambda params, batch: batch_loss(self.model, params, batch)),
             in_shardings=(self.state_sharding.params, rows),
             out_shardings=everywhere,
         )
