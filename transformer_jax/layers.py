@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 from transformer_jax.attention import KeyValue, LayerCache, MultiHeadAttention
 from transformer_jax.config import ModelConfig
 from transformer_jax.dropout import Dropout
-from transformer_jax.projection import Projection
+from transformer_jax.projection import Projection, vocabulary_products
 from transformer_jax.sharding import constrain, parameter
 
 
@@ -39,9 +39,7 @@ class Embedding(nn.Module):
 
     def logits(self, x: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
         """The products with every token's vector, in float32."""
-        flat, table = x.reshape(-1, x.shape[-1]), self.table.astype(x.dtype)
-        products = jnp.einsum("ND,VD->NV", flat, table, preferred_element_type=jnp.float32)
-        return products.reshape(*x.shape[:-1], self.vocab_size)
+        return vocabulary_products(x, self.table)
 
 
 def sinusoids(

@@ -111,6 +111,13 @@ def constrain(x: Shaped[Array, "*shape"], *axes: str | None) -> Shaped[Array, "*
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*(name and rules[name] for name in axes)))
 
 
+def pieces(axis: str) -> int:
+    """The number of pieces that the mesh in context cuts a logical axis into; 1 without a mesh."""
+    axes = dict(AXIS_RULES)[axis]
+    mesh = jax.sharding.get_abstract_mesh()
+    return math.prod(mesh.shape.get(name, 1) for name in ((axes,) if isinstance(axes, str) else axes or ()))
+
+
 def describe_devices(mesh: Mesh) -> str:
     """The devices of a mesh in one line, with a warning where a GPU is there that jax does not use."""
     devices = list(mesh.devices.flat)
