@@ -159,7 +159,7 @@ class Trainer:
 
     def __init__(self, experiment: Experiment, mesh: Mesh, total_steps: int) -> None:
         self.experiment, self.mesh, self.total_steps = experiment, mesh, total_steps
-        self.model = Transformer(experiment.model)
+        self.model = Transformer(experiment.model, remat=experiment.training.remat)
         self.schedule = learning_rate(experiment.schedule, experiment.model.width, total_steps)
         self.optimizer = make_optimizer(experiment.optimizer, self.schedule, experiment.training.clip_norm)
         boxed = jax.eval_shape(self._new_boxed_state)
