@@ -38,7 +38,7 @@ class Embedding(nn.Module):
         return constrain(constrain(vectors, "replica", None, "width"), "batch", None, None)
 
     def logits(self, x: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
-        """The products with every token's vector, in float32."""
+        """The products with every token's vector, in float32 at least."""
         return vocabulary_products(x, self.table)
 
 

@@ -15,14 +15,14 @@ from transformer_jax.attention import Cache, KeyValue, LayerCache
 from transformer_jax.config import ModelConfig
 from transformer_jax.dropout import Dropout
 from transformer_jax.layers import DecoderAttention, DecoderLayer, Embedding, EncoderLayer, Positions, layer_norm
-from transformer_jax.projection import Projection
+from transformer_jax.projection import VocabularyProjection
 from transformer_jax.sharding import parameter, state_shardings
 
 Parameters: TypeAlias = dict[str, Any]  # a plain tree; leaves under "layers" have a leading layer axis
 Remat: TypeAlias = Literal["none", "full", "products"]  # what a layer computes again in the backward pass
 
-# Up to so many layers the scan is unrolled: 7% faster steps; beyond, compiling would take too long. With `remat` it stays
-# a loop: unrolled, XLA on a CPU puts off nothing that is to be computed again, and nothing is saved.
+# Up to so many layers the scan is unrolled: 7% faster steps; beyond, compiling would take too long. With `remat` it
+# stays a loop: unrolled, XLA on a CPU computes at once what could be computed again later, and no memory is saved.
 FULLY_UNROLLED = 8
 
 
@@ -167,7 +167,7 @@ class Transformer(nn.Module):
             self.source_embedding = Embedding(config.source_vocab_size or config.vocab_size, config)
             self.target_embedding = Embedding(config.vocab_size, config)
         if config.share_embeddings == "none":
-            self.output = Projection(config.vocab_size, ("width", "vocab"), dtype=config.dtype)
+            self.output = VocabularyProjection(config.vocab_size)
         if config.output_bias:
             self.output_bias = parameter(self, "output_bias", nn.initializers.zeros, vocab=config.vocab_size)
         if config.encoder_layers:
@@ -280,7 +280,7 @@ class Transformer(nn.Module):
 
     def _logits(self, x: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
         if self.config.share_embeddings == "none":
-            logits = self.output(x).astype(jnp.float32)
+            logits = self.output(x)
         else:
             logits = (self.embedding if self.config.share_embeddings == "all" else self.target_embedding).logits(x)
         return logits + self.output_bias[None, None] if self.config.output_bias else logits

@@ -52,6 +52,7 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.metrics = self.path / "metrics.jsonl"  # values that are the same whenever the run is repeated
         self.timings = self.path / "timings.jsonl"  # values of the clock
+        self.incidents = self.path / "incidents.jsonl"  # bad steps, and what was done about them
         self.tensorboard = self.path / "tensorboard"
         self.curves = self.path / "curves.png"
         self.attention = self.path / "attention.png"

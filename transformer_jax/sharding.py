@@ -1,6 +1,5 @@
-"""The device mesh, and the one table from logical axis names of parameters to its axes."""
+"""The device mesh, and the one table from logical axis names to its axes."""
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -79,6 +78,11 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
+def one_a_device(mesh: Mesh) -> NamedSharding:
+    """An axis of as many elements as there are devices, one on each."""
+    return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """The whole array on every device."""
     return NamedSharding(mesh, PartitionSpec())
@@ -92,7 +96,6 @@ def state_shardings(abstract_state: Any, mesh: Mesh) -> Any:
 def on_mesh(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
     """The function, to be jitted, with the mesh in the context that `constrain` reads."""
 
-    @functools.wraps(function)
     def traced(*arguments: Any) -> Any:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
             return function(*arguments)

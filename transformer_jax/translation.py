@@ -68,8 +68,13 @@ class Translator:
         self._search = BeamSearch(self.decoding.beam, self.decoding.length_penalty)
         self._unstack = jax.jit(decoding_parameters)
         self._params = self._unstack(params)
-        self._decode: Callable[..., Hypotheses] = jax.jit(self._decode_batch, static_argnames="max_length")
-        self._attend: Callable[..., tuple[Array, DecoderAttention]] = jax.jit(self._attend_pair)
+        everywhere = sharding.replicated(self._mesh)  # every process reads the results
+        self._decode: Callable[..., Hypotheses] = jax.jit(
+            self._decode_batch, static_argnames="max_length", out_shardings=everywhere
+        )
+        self._attend: Callable[..., tuple[Array, DecoderAttention]] = jax.jit(
+            self._attend_pair, out_shardings=everywhere
+        )
 
     @classmethod
     def from_run(
@@ -176,7 +181,8 @@ class Translator:
         for row, ids in enumerate(sources):
             tokens[row, : len(ids)] = ids
             limits[row] = len(ids) + self.decoding.extra_length
-        batch = jax.device_put((tokens, limits), sharding.batch_sharding(self._mesh))
+        place = sharding.batch_sharding(self._mesh)
+        batch = [jax.make_array_from_callback(x.shape, place, x.__getitem__) for x in (tokens, limits)]
         max_length = min(padded + self.decoding.extra_length, self._longest)
         best = jax.device_get(self._decode(self._params, *batch, max_length=max_length))
         rows = zip(best.tokens[: len(sources), 0], best.lengths[: len(sources), 0], strict=True)

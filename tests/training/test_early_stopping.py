@@ -9,24 +9,23 @@ import pytest
 
 from transformer_jax.config import EvaluationConfig, Experiment, Numerals, TrainingConfig
 from transformer_jax.training.checkpoints import Checkpoints
-from transformer_jax.training.loop import Data, Position, _Observer
-from transformer_jax.training.metrics import MetricsLog, ProgressReport, score_of
-from transformer_jax.training.step import Trainer
+from transformer_jax.training.metrics import score_of
+from transformer_jax.training.observer import Observer
+from transformer_jax.training.position import Position
 
 
-def judged(values, metric="loss", patience=None, progress=None, start=None):
+def judged(values, metric="loss", patience=None, say=None, start=None):
     """The position behind each evaluation, ten steps apart, until a run would stop."""
     experiment = Experiment(
         data=Numerals(),
         training=TrainingConfig(steps=1000, patience=patience),
         evaluation=EvaluationConfig(metric=metric),
     )
-    trainer = Mock(spec=Trainer, experiment=experiment, mesh=None)
-    observer = _Observer(Mock(spec=Data), trainer, Mock(spec=MetricsLog), progress or Mock(spec=ProgressReport))
+    observer = Mock(spec=Observer, experiment=experiment, say=say or Mock())
     position, positions = start or Position(), []
     for value in values:
         position = replace(position, step=position.step + 10)
-        position = observer.judge(position, None if value is None else {f"validation/{metric}": value})
+        position = Observer.judge(observer, position, None if value is None else {f"validation/{metric}": value})
         positions.append(position)
         if position.is_last(1000):
             break
@@ -83,9 +82,9 @@ def test_a_run_of_nothing_but_nan_stops():
 
 
 def test_stopping_says_why():
-    progress = Mock(spec=ProgressReport)
-    judged([1.0, 2.0, 3.0], patience=2, progress=progress)
-    progress.write.assert_called_once_with("step 30: no better loss in 2 evaluations")
+    say = Mock()
+    judged([1.0, 2.0, 3.0], patience=2, say=say)
+    say.assert_called_once_with("step 30: no better loss in 2 evaluations")
 
 
 def test_a_stop_in_the_middle_of_patience_goes_on_counting():

@@ -21,7 +21,7 @@ from transformer_jax.config import (
 from transformer_jax.data.batch import Batch, Side
 from transformer_jax.models import Transformer, init_parameters
 from transformer_jax.sharding import ONE_DEVICE, make_mesh
-from transformer_jax.training.step import Trainer, batch_loss, gradients, moving_average
+from transformer_jax.training.step import StepReport, Trainer, batch_loss, gradients, moving_average
 
 MODEL = ModelConfig(
     encoder_layers=1, decoder_layers=1, width=6, num_heads=2, head_width=5, ffn_width=14, vocab_size=22, dropout=0.2
@@ -62,12 +62,18 @@ def trainer(mesh):
     return Trainer(EXPERIMENT, make_mesh(mesh, devices), total_steps=10)
 
 
+def step(state, mesh=ONE_DEVICE, batch=None):
+    """The next state and the report of the step that led to it, on the host."""
+    state, told = trainer(mesh).train_step(state, batch or make_batch(), trainer(mesh).asked(0))
+    return state, StepReport(*np.asarray(told).tolist())
+
+
 def run(steps, mesh=ONE_DEVICE):
     """The state after each step, and before the first, on the host."""
     state, states = trainer(mesh).new_state(), []
     for _ in range(steps):
         states.append(jax.device_get(state))
-        state = trainer(mesh).train_step(state, make_batch())
+        state, _ = step(state, mesh)
     return [*states, jax.device_get(state)]
 
 
@@ -96,7 +102,7 @@ def test_progress_sums_and_starts_again(states):
     assert (int(states[3].step), int(progress.steps)) == (3, 3)
     assert float(progress.sums.tokens) == 3 * 39  # 39 target tokens in the batch
     assert progress.gradient_norm > 0
-    state = trainer(ONE_DEVICE).reset_progress(trainer(ONE_DEVICE).train_step(put(states[3]), make_batch()))
+    state = trainer(ONE_DEVICE).reset_progress(step(put(states[3]))[0])
     assert not any(leaf.any() for leaf in jax.tree.leaves(state.progress))
     assert_same_bits(state.params, states[4].params)
 
@@ -107,16 +113,16 @@ def put(state):
 
 def test_the_state_is_donated():
     state = trainer(ONE_DEVICE).new_state()
-    trainer(ONE_DEVICE).train_step(state, make_batch())
+    step(state)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
 
 
 def test_dropout_depends_on_the_step_and_on_nothing_that_ran_before(states):
-    def loss_of_step(step):
-        state = replace(states[0], step=np.int32(step))
-        return float(trainer(ONE_DEVICE).train_step(put(state), make_batch()).progress.sums.loss)
+    def loss_of_step(number):
+        state, _ = step(put(replace(states[0], step=np.int32(number))))
+        return float(state.progress.sums.loss)
 
-    losses = [loss_of_step(step) for step in (0, 1, 0)]
+    losses = [loss_of_step(number) for number in (0, 1, 0)]
     assert losses[0] == losses[2] == float(states[1].progress.sums.loss)
     assert losses[0] != losses[1]
 
@@ -162,10 +168,10 @@ def test_a_mesh_of_eight_devices_takes_the_same_steps(states):
     mesh = MeshConfig(data=2, fsdp=2, tensor=2)
     sharded = run(2, mesh)
     assert_same_bits(sharded[0].params, states[0].params)
-    for step in (1, 2):
+    for number in (1, 2):
         close = functools.partial(np.testing.assert_allclose, atol=1e-5)
-        jax.tree.map(close, sharded[step].params, states[step].params)
-        np.testing.assert_allclose(sharded[step].progress.sums.loss, states[step].progress.sums.loss, rtol=1e-5)
+        jax.tree.map(close, sharded[number].params, states[number].params)
+        np.testing.assert_allclose(sharded[number].progress.sums.loss, states[number].progress.sums.loss, rtol=1e-5)
 
 
 def test_a_batch_without_targets_says_what_is_missing():

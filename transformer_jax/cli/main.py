@@ -1,7 +1,6 @@
 """transformer-jax VERB: picks the verb, and turns what goes wrong into one line and an exit code."""
 
 import difflib
-import errno
 import importlib
 import logging
 import os
@@ -9,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from transformer_jax.cli.arguments import PROGRAM
-from transformer_jax.errors import InputError
+from transformer_jax.errors import InputError, explain
 
 VERBS = {
     "train": "train the experiment of a file, or go on where its run folder stands",
@@ -19,11 +18,8 @@ VERBS = {
     "attend": "draw what every head of a layer attends to in a sentence and its translation",
 }
 
-MISTAKE = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 BROKEN_PIPE = 141  # 128 + SIGPIPE
-
-_OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)  # full, read-only, not ours
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,21 +29,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = _run(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()  # here, where a broken pipe is still handled
         return code
-    except InputError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return MISTAKE
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
         # Whoever read the output has gone. Python flushes again as it ends, which must not fail a second time.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
-    except OSError as error:
-        if error.filename is None and error.errno not in _OF_A_DISK:
-            raise  # of a socket, say, or a mistake of ours: the traceback is needed
-        place = "a file" if error.filename is None else error.filename
-        print(f"error: {place}: {error.strerror}; make room or mend the permissions", file=sys.stderr)
-        return MISTAKE
+    except Exception as error:
+        explained = explain(error)
+        if explained is None:
+            raise  # a mistake of ours: the traceback is needed
+        line, code = explained
+        print(line, file=sys.stderr)
+        return code
 
 
 def _run(arguments: Sequence[str]) -> int:

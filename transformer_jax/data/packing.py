@@ -1,7 +1,7 @@
 """Packing: which pairs share a row, as pure functions of lengths, seed and epoch; and the arrays of such rows."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +31,12 @@ class Ragged:
     def lengths(self) -> np.ndarray:
         """The length of each sequence."""
         return np.diff(self.offsets)
+
+    @staticmethod
+    def joined(parts: "Sequence[Ragged]") -> "Ragged":
+        """All sequences of the first part, then those of the next."""
+        lengths = np.concatenate([part.lengths for part in parts])
+        return Ragged(np.concatenate([part.values for part in parts]), offsets_of(lengths))
 
     def take(self, indices: np.ndarray) -> "Ragged":
         """The sequences at `indices`, in that order."""

@@ -13,8 +13,10 @@ from typing import cast
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Int
 from tqdm import tqdm
 
+from transformer_jax import processes
 from transformer_jax.config import BatchConfig
 from transformer_jax.data import packing
 from transformer_jax.data.batch import Batch, Side
@@ -91,6 +93,12 @@ class Pipeline:
     def following(self, epoch: int, index: int) -> tuple[int, int]:
         """Epoch and index of the batch behind another one."""
         return (epoch, index + 1) if index + 1 < self.steps_per_epoch(epoch) else (epoch + 1, 0)
+
+    def examples(self, epoch: int, index: int) -> Int[np.ndarray, " N"]:
+        """The indices of all pairs of a batch, on whichever process they are."""
+        plan = self._plan(epoch)
+        first, last = (min(row * self._batch.rows, len(plan)) for row in (index, index + 1))
+        return plan.values[plan.offsets[first] : plan.offsets[last]]
 
     def batch(self, epoch: int, index: int) -> Batch:
         """One batch as global arrays, of which this process makes the rows of its own devices only."""
@@ -188,13 +196,38 @@ def _tokenise(pairs: Pairs, tokenizers: Tokenizers, cache_dir: Path) -> tuple[Ra
     key = hashlib.sha256(f"{_FORMAT} {pairs.digest} {tokenizers.digest}".encode()).hexdigest()
     path = cache_dir / f"tokens-{key[:32]}.npz"
     cached = _read_cache(path)
-    if cached is not None:
+    if not processes.highest(cached is None) and cached is not None:
         return cached
-    with tqdm(total=2 * len(pairs), desc="Tokenising", unit=" sentences", disable=None) as bar:
-        source = _encode(tokenizers.source, pairs.sources, bar)
-        target = _encode(tokenizers.target, pairs.targets, bar)
-    _write_cache(path, source, target)
+    index, count = jax.process_index(), jax.process_count()
+    share = slice(len(pairs) * index // count, len(pairs) * (index + 1) // count)
+    texts = pairs.sources[share], pairs.targets[share]
+    hidden = None if processes.is_coordinator() else True  # None shows it on a terminal only
+    with tqdm(total=2 * len(texts[0]), desc="Tokenising", unit=" sentences", disable=hidden) as bar:
+        source, target = (
+            _encode(tokenizer, side, bar)
+            for tokenizer, side in zip((tokenizers.source, tokenizers.target), texts, strict=True)
+        )
+    if count > 1:
+        source, target = _exchange(path, source, target)
+    if processes.is_coordinator():
+        _write_cache(path, source, target)
     return source, target
+
+
+def _exchange(path: Path, source: Ragged, target: Ragged) -> tuple[Ragged, Ragged]:
+    """The ids of all pairs, of which each process made a share, by files beside the cache, which all of them see."""
+    parts = [path.with_name(f"{path.stem}.part-{index}.npz") for index in range(jax.process_count())]
+    _write_cache(parts[jax.process_index()], source, target)
+    processes.barrier("tokenised")
+    shares = [_read_cache(part) for part in parts]
+    found = [share for share in shares if share is not None]
+    if len(found) < len(parts):
+        missing = parts[shares.index(None)]
+        raise InputError(f"{missing}: not seen by process {jax.process_index()}; --workdir is a folder that all share")
+    sources, targets = zip(*found, strict=True)
+    processes.barrier("read")
+    parts[jax.process_index()].unlink()
+    return Ragged.joined(sources), Ragged.joined(targets)
 
 
 def _encode(tokenizer: Tokenizer, texts: Sequence[str], bar: tqdm) -> Ragged:

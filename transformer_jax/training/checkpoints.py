@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -88,12 +89,13 @@ class Checkpoints:
 
     def save(
         self, step: int, items: Items, position: Mapping[str, Any], metrics: Mapping[str, float] | None = None
-    ) -> None:
-        """Starts to write a checkpoint; returns as soon as the arrays may change again.
+    ) -> float:
+        """Starts to write a checkpoint; returns as soon as the arrays may change again, with the seconds it took.
 
         Raises:
             InputError: when this save, or the one before it, could not be written; what was there is intact.
         """
+        began = time.monotonic()
         manifest = {
             "format_version": FORMAT_VERSION,
             "leaves": describe(items),
@@ -108,6 +110,7 @@ class Checkpoints:
             self._manager.save(step, args=arguments, metrics=None if metrics is None else dict(metrics), force=True)
         except Exception as error:  # Orbax raises whatever its storage raised
             raise self._failed(error) from error
+        return time.monotonic() - began
 
     def discard_after(self, step: int) -> None:
         """Deletes the checkpoints of later steps: the damaged ones that a run which goes on from `step` makes again."""

@@ -1,8 +1,10 @@
 """What is measured: loss and perplexity of given pairs, and the scores of real translations by sacrebleu."""
 
 import dataclasses
+import functools
 import json
 import math
+import operator
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,10 +30,7 @@ def loss_metrics(sums: LossSums, split: str) -> dict[str, float]:
 
 def evaluate_loss(eval_step: EvalStep, params: Parameters, batches: Iterable[Batch]) -> LossSums:
     """The sums of the loss over all batches; evaluated without dropout, summed in order."""
-    total = LossSums.zero()
-    for batch in batches:
-        total = total + eval_step(params, batch)
-    sums: LossSums = jax.device_get(total)
+    sums: LossSums = jax.device_get(functools.reduce(operator.add, (eval_step(params, batch) for batch in batches)))
     return sums
 
 

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a flag: the first asks the run to save and exit, the second ends the process at once."""
+"""SIGINT, SIGTERM and SIGUSR1 as a flag: the first asks the run to save and exit, the second ends it at once."""
 
 import contextlib
 import os
@@ -7,12 +7,12 @@ import threading
 import types
 from typing import Any
 
-_ASKED_BY = (signal.SIGINT, signal.SIGTERM)
+_ASKED_BY = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # the last is what SLURM sends before the time is over
 _STOPPED = 0  # no signal has this number
 
 
 class Interruption:
-    """Within the context, `signal` holds the first SIGINT or SIGTERM; a loop polls it between steps.
+    """Within the context, `signal` holds the first of these signals; a loop polls it between steps.
 
     The numbers of arriving signals are read by a thread, because Python's own handlers wait until the main thread is
     back from a compilation or a save: the answer to Ctrl-C, and the second one's exit, should not. Outside the main
@@ -43,11 +43,6 @@ class Interruption:
     def __exit__(self, *exception: Any) -> None:
         self._undo.close()
 
-    @property
-    def exit_code(self) -> int:
-        """What the process should exit with: 128 plus the signal's number, as a shell tells it; 0 without a signal."""
-        return 0 if self.signal is None else 128 + self.signal
-
     def _watch(self, reader: int) -> None:
         while (number := os.read(reader, 1)[0]) != _STOPPED:
             if number not in _ASKED_BY:  # another handler's signal
@@ -56,6 +51,11 @@ class Interruption:
                 os._exit(128 + number)
             self.signal = signal.Signals(number)
             _say(f"{self.signal.name}: saving, then exiting; once more to exit at once")
+
+
+def exit_code(number: int) -> int:
+    """What a process that this signal stopped exits with: 128 plus its number, as a shell tells it; 0 for no signal."""
+    return 128 + number if number else 0
 
 
 def _ignore(number: int, frame: types.FrameType | None) -> None:

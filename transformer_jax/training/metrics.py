@@ -15,6 +15,7 @@ from typing import Any
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from transformer_jax import processes
 from transformer_jax.errors import InputError
 
 
@@ -64,6 +65,12 @@ class MetricsLog:
             for name, value in {**metrics, **timings}.items():
                 if not isinstance(value, str):
                     self._events.add_scalar(name, float(value), step)
+
+
+def say(line: str) -> None:
+    """A line for whoever watches, on standard error, once for all processes."""
+    if processes.is_coordinator():
+        print(line, file=sys.stderr, flush=True)
 
 
 def score_of(metric: str) -> Callable[[Mapping[str, float]], float]:

@@ -1,23 +1,28 @@
 """One optimizer step and one evaluation step: pure functions of state and batch, jitted in one place."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeAlias, no_type_check
+from typing import Any, NamedTuple, TypeAlias, no_type_check
 
 import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from transformer_jax import sharding
-from transformer_jax.config import Experiment, TrainingConfig
+from transformer_jax.config import Experiment, StabilityConfig, TrainingConfig
 from transformer_jax.data.batch import Batch
 from transformer_jax.models import Parameters, Transformer, initialise
 from transformer_jax.training.losses import LossSums, cross_entropy
 from transformer_jax.training.optimizer import learning_rate, make_optimizer
+
+SETTLED = 20  # good steps before the running mean of the loss can call another one a spike
+TOO_MANY_SKIPPED, SPIKE = 1, 2  # why a run has to go back
 
 
 @no_type_check  # of the fields: as a tree it holds shapes and shardings, too
@@ -27,12 +32,64 @@ class Progress:
 
     sums: LossSums
     gradient_norm: Float[Array, ""]  # summed over steps
-    steps: Int[Array, ""]
+    steps: Int[Array, ""]  # that are in the sums
+    skipped: Int[Array, ""]  # that are not, since they were bad
 
     @staticmethod
     def zero() -> "Progress":
         """Nothing summed yet."""
-        return Progress(LossSums.zero(), jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32))
+        zero = jnp.zeros((), jnp.int32)
+        return Progress(LossSums.zero(), jnp.zeros((), jnp.float32), zero, zero)
+
+
+@no_type_check  # likewise
+@flax.struct.dataclass
+class Health:
+    """What bad steps are told by.
+
+    Once `tripped`, no step changes parameters, optimizer or average any more, until the run has gone back: so it does
+    not matter how many steps later whoever reads the reports finds out.
+    """
+
+    mean_loss: Float[Array, ""]  # running mean over good steps, nats a token
+    good: Int[Array, ""]  # steps in that mean
+    skipped: Int[Array, ""]  # bad steps, up to now
+    in_a_row: Int[Array, ""]  # of them, since the last good one
+    tripped: Int[Array, ""]  # 0, TOO_MANY_SKIPPED or SPIKE
+
+    @staticmethod
+    def fresh() -> "Health":
+        """No step taken yet."""
+        zero = jnp.zeros((), jnp.int32)
+        return Health(jnp.zeros((), jnp.float32), zero, zero, zero, zero)
+
+    def after(self, loss: Float[Array, ""], finite: Bool[Array, ""], config: StabilityConfig) -> "Health":
+        """The health after a step of this mean loss, whose loss and gradients were finite or not."""
+        spike = jnp.zeros((), bool)
+        if config.spike is not None:
+            spike = finite & (self.good >= SETTLED) & (loss > self.mean_loss + config.spike)
+        in_a_row = jnp.where(finite, 0, self.in_a_row + 1)
+        tripped = jnp.where(in_a_row >= config.max_skipped, TOO_MANY_SKIPPED, jnp.where(spike, SPIKE, 0))
+        tripped = jnp.where(self.tripped > 0, self.tripped, tripped)
+        good = finite & (tripped == 0)
+        share = 1 - jnp.minimum(0.99, (1.0 + self.good) / (10.0 + self.good))
+        return Health(
+            mean_loss=jnp.where(good, self.mean_loss + share * (loss - self.mean_loss), self.mean_loss),
+            good=self.good + good,
+            skipped=self.skipped + ~good,
+            in_a_row=in_a_row,
+            tripped=tripped,
+        )
+
+
+class StepReport(NamedTuple):
+    """What a step tells, as one float32 array on the devices; the host reads it while the next step runs."""
+
+    loss: float | Array  # mean over the tokens of the batch, nats
+    gradient_norm: float | Array
+    good: float | Array  # 1 where the update was made, else 0
+    tripped: float | Array  # see Health
+    asked: float | Array  # the highest number that any device was given: a signal that asks the run to stop
 
 
 @no_type_check  # likewise
@@ -45,6 +102,7 @@ class TrainState:
     optimizer: Any
     average: Parameters | None  # moving average of params, where the experiment keeps one
     progress: Progress
+    health: Health
 
     @property
     def evaluated(self) -> Parameters:
@@ -52,7 +110,7 @@ class TrainState:
         return self.params if self.average is None else self.average
 
 
-TrainStep: TypeAlias = Callable[[TrainState, Batch], TrainState]
+TrainStep: TypeAlias = Callable[[TrainState, Batch, Array], tuple[TrainState, Array]]
 EvalStep: TypeAlias = Callable[[Parameters, Batch], LossSums]
 
 
@@ -107,15 +165,14 @@ def gradients(
 
     leaves, structure = jax.tree.flatten(batch)
 
-    def add(total: tuple[Parameters, LossSums], item: tuple[list[Array], Array]) -> tuple[Any, None]:
+    def add(total: Parameters, item: tuple[list[Array], Array]) -> tuple[Parameters, LossSums]:
         rows, index = item
-        grads = part(jax.tree.unflatten(structure, rows), jax.random.fold_in(key, index))
-        return jax.tree.map(jnp.add, total, grads), None
+        grads, sums = part(jax.tree.unflatten(structure, rows), jax.random.fold_in(key, index))
+        return jax.tree.map(jnp.add, total, grads), sums
 
     parts = ([cut(leaf) for leaf in leaves], jnp.arange(config.accumulation))
-    zeros = (jax.tree.map(jnp.zeros_like, params), LossSums.zero())
-    total, _ = jax.lax.scan(add, zeros, parts)
-    return total
+    total, sums = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, params), parts)
+    return total, jax.tree.map(lambda part: part.sum(0), sums)
 
 
 def train_step(
@@ -124,22 +181,39 @@ def train_step(
     experiment: Experiment,
     state: TrainState,
     batch: Batch,
-) -> TrainState:
-    """The state after one update. Pure: dropout draws from the experiment's seed and the number of the step."""
+    asked: Int[Array, " devices"],
+) -> tuple[TrainState, Float[Array, "5"]]:
+    """The state after one update, and a StepReport. Pure: dropout draws from the seed and the number of the step.
+
+    A loss or gradient that is not finite changes neither parameters nor optimizer nor average: they stay as they were.
+    """
     config = experiment.training
     key = jax.random.fold_in(jax.random.key(experiment.seed), state.step)
     grads, sums = gradients(model, state.params, batch, key, config)
+    loss, norm = sums.loss / jnp.maximum(sums.tokens, 1.0), optax.tree.norm(grads)
+    health = state.health.after(loss, jnp.isfinite(loss) & jnp.isfinite(norm), experiment.stability)
+    good = health.good > state.health.good
+
+    def where_good(new: Any, old: Any) -> Any:
+        return jax.tree.map(lambda new, old: jnp.where(good, new, old), new, old)
+
     updates, optimizer_state = optimizer.update(grads, state.optimizer, state.params)
-    params = optax.apply_updates(state.params, updates)
+    params = where_good(optax.apply_updates(state.params, updates), state.params)
     average = None
     if config.average_decay is not None:
-        average = moving_average(state.average, params, state.step, config.average_decay)
-    progress = Progress(
-        sums=state.progress.sums + sums,
-        gradient_norm=state.progress.gradient_norm + optax.tree.norm(grads),
-        steps=state.progress.steps + 1,
+        average = where_good(moving_average(state.average, params, state.step, config.average_decay), state.average)
+    seen = Progress(sums=sums, gradient_norm=norm, steps=jnp.int32(1), skipped=jnp.int32(0))
+    progress = jax.tree.map(jnp.add, state.progress, where_good(seen, replace(Progress.zero(), skipped=jnp.int32(1))))
+    told = StepReport(loss, norm, good, health.tripped, asked.max())
+    state = TrainState(
+        step=state.step + 1,
+        params=params,
+        optimizer=where_good(optimizer_state, state.optimizer),
+        average=average,
+        progress=progress,
+        health=health,
     )
-    return TrainState(state.step + 1, params, optimizer_state, average, progress)
+    return state, jnp.stack([jnp.asarray(value, jnp.float32) for value in told])
 
 
 def moving_average(average: Parameters | None, params: Parameters, step: Int[Array, ""], decay: float) -> Parameters:
@@ -151,7 +225,8 @@ def moving_average(average: Parameters | None, params: Parameters, step: Int[Arr
 def _new_state(experiment: Experiment, optimizer: optax.GradientTransformation, key: Key[Array, ""]) -> TrainState:
     params = initialise(experiment.model, key)
     average = None if experiment.training.average_decay is None else jax.tree.map(jnp.copy, params)
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), average, Progress.zero())
+    zero = jnp.zeros((), jnp.int32)
+    return TrainState(zero, params, optimizer.init(params), average, Progress.zero(), Health.fresh())
 
 
 class Trainer:
@@ -171,15 +246,19 @@ class Trainer:
         )
         rows, everywhere = sharding.batch_sharding(mesh), sharding.replicated(mesh)
         self.train_step: TrainStep = jax.jit(
-            sharding.on_mesh(mesh, lambda state, batch: train_step(self.model, self.optimizer, experiment, state, batch)),
-            in_shardings=(self.state_sharding, rows),
-            out_shardings=self.state_sharding,
+            sharding.on_mesh(mesh, functools.partial(train_step, self.model, self.optimizer, experiment)),
+            in_shardings=(self.state_sharding, rows, sharding.one_a_device(mesh)),
+            out_shardings=(self.state_sharding, everywhere),
             donate_argnums=0,
         )
         self.eval_step: EvalStep = jax.jit(
-            sharding.on_mesh(mesh, lambda params, batch: batch_loss(self.model, params, batch)),
+            sharding.on_mesh(mesh, functools.partial(batch_loss, self.model)),
             in_shardings=(self.state_sharding.params, rows),
             out_shardings=everywhere,
+        )
+        self._reset = jax.jit(
+            lambda: (Progress.zero(), jnp.zeros((), jnp.int32)),
+            out_shardings=(self.state_sharding.progress, everywhere),
         )
 
     def _new_boxed_state(self) -> TrainState:
@@ -189,7 +268,22 @@ class Trainer:
         """The state before the first step, born sharded."""
         return jax.jit(lambda: nn.meta.unbox(self._new_boxed_state()), out_shardings=self.state_sharding)()
 
+    @functools.cache  # noqa: B019  # a trainer lives as long as its run
+    def asked(self, signal: int) -> Int[Array, " devices"]:
+        """What this process tells a step: the number of the signal that asks it to stop, or 0."""
+        everyone = (self.mesh.size,)
+        place = sharding.one_a_device(self.mesh)
+        return jax.make_array_from_callback(everyone, place, lambda part: np.full(1, signal, np.int32))
+
+    def step_number(self, step: int) -> Int[Array, ""]:
+        """The number of steps taken, as a state holds it."""
+        place = sharding.replicated(self.mesh)
+        return jax.make_array_from_callback((), place, lambda part: np.asarray(step, np.int32))
+
     def reset_progress(self, state: TrainState) -> TrainState:
         """The state with its sums since the last line of metrics set to zero."""
-        zero = jax.device_put(Progress.zero(), self.state_sharding.progress)
-        return replace(state, progress=zero)
+        return replace(state, progress=self._reset()[0])
+
+    def passed_over(self, state: TrainState) -> TrainState:
+        """The state of a checkpoint, from which a run goes on behind bad data."""
+        return replace(state, health=replace(state.health, in_a_row=self._reset()[1]))

@@ -1,0 +1,84 @@
+"""The data of a run: pairs of every split, tokenizers, and batches, the same on every process."""
+
+import dataclasses
+
+from jax.sharding import Mesh
+
+from transformer_jax import processes, runs
+from transformer_jax.config import Experiment
+from transformer_jax.data.pipeline import Pipeline
+from transformer_jax.data.sources import Pairs, load_pairs
+from transformer_jax.data.tokenizer import Tokenizers, train_tokenizers
+from transformer_jax.errors import InputError
+from transformer_jax.runs import RunFolder
+from transformer_jax.training.metrics import say
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """The pairs of each split, the tokenizers, and the batches of training and validation."""
+
+    train: Pairs
+    validation: Pairs | None
+    test: Pairs | None
+    tokenizers: Tokenizers
+    training_batches: Pipeline
+    validation_batches: Pipeline | None
+
+    def digests(self) -> dict[str, str]:
+        """What the data is, whatever its paths are."""
+        return {**digests_of(self.train, self.validation, self.test), "tokenizer": self.tokenizers.digest}
+
+
+def load(experiment: Experiment, folder: RunFolder, mesh: Mesh) -> Data:
+    """Pairs, tokenizers (trained on the training pairs where the run has none yet), and batches.
+
+    Raises:
+        InputError: on data that is missing, empty or not that of the run, and on processes that see other data.
+    """
+    train, validation, test = (load_pairs(experiment.data, split) for split in ("train", "validation", "test"))
+    if train is None:
+        raise InputError("data.train: the experiment has no training pairs")
+    if validation is None and (experiment.training.patience is not None or experiment.evaluation.metric != "loss"):
+        raise InputError("data.validation: early stopping and the best checkpoint need validation pairs")
+    for split, pairs in (("train", train), ("validation", validation), ("test", test)):
+        if pairs is not None and not len(pairs):
+            raise InputError(f"data.{split}: there are no pairs in it; give others, or none")
+    _check_alike(digests_of(train, validation, test))
+    processes.on_coordinator(lambda: _make_tokenizers(experiment, folder, train))
+    tokenizers = Tokenizers.load(folder.tokenizer)
+
+    def batches(pairs: Pairs) -> Pipeline:
+        return Pipeline(pairs, tokenizers, experiment.batch, mesh, experiment.seed, folder.cache)
+
+    training, evaluated = batches(train), None if validation is None else batches(validation)
+    for name, pipeline in (("training", training), ("validation", evaluated)):
+        if pipeline is not None:
+            dropped = "".join(
+                f", {count:,} dropped with {reason}" for reason, count in pipeline.dropped.items() if count
+            )
+            say(f"{name}: {pipeline.kept:,} of {pipeline.total:,} pairs{dropped}")
+    return Data(train, validation, test, tokenizers, training, evaluated)
+
+
+def digests_of(train: Pairs | None, validation: Pairs | None, test: Pairs | None) -> dict[str, str]:
+    """The identity of each split there is, as environment.json records it."""
+    splits = {"train": train, "validation": validation, "test": test}
+    return {f"{name} data": pairs.digest for name, pairs in splits.items() if pairs is not None}
+
+
+def _check_alike(digests: dict[str, str]) -> None:
+    """Every process reads the same data: with other files on one host, the batches of a step would not fit together."""
+    first = processes.agree(digests)
+    changed = [
+        f"{name}: {first.get(name)} -> {digest}" for name, digest in digests.items() if first.get(name) != digest
+    ]
+    if changed or len(first) != len(digests):
+        raise InputError(f"this process reads other data than process 0: {'; '.join(changed)}; give all the same files")
+
+
+def _make_tokenizers(experiment: Experiment, folder: RunFolder, train: Pairs) -> None:
+    if not folder.tokenizer.exists():
+        tokenizers = train_tokenizers(experiment.tokenizer, experiment.model, train.sources, train.targets)
+        runs.check_digests(folder, {"tokenizer": tokenizers.digest})  # a run that lost its own gets no other one
+        tokenizers.save(folder.tokenizer)
