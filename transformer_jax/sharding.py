@@ -16,6 +16,7 @@ from transformer_jax.errors import InputError
 
 ONE_DEVICE = MeshConfig(data=1)
 
+MESH_AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")  # the leading axis of every batch array is split over both
 
 # Logical axis of a parameter or an activation -> axis of the mesh. "heads" is all heads' channels together (H*K).
@@ -46,7 +47,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
         InputError: where the sizes do not multiply to the number of devices.
     """
     devices = jax.devices() if devices is None else devices
-    asked = {"data": config.data, "fsdp": config.fsdp, "tensor": config.tensor}
+    asked = {axis: getattr(config, axis) for axis in MESH_AXES}
     fixed = math.prod(size for size in asked.values() if size > 0)
     sizes = {axis: len(devices) // fixed if size == -1 else size for axis, size in asked.items()}
     if math.prod(sizes.values()) != len(devices):
@@ -106,9 +107,9 @@ def on_mesh(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
 def constrain(x: Shaped[Array, "*shape"], *axes: str | None) -> Shaped[Array, "*shape"]:
     """x, split over the mesh in context by the logical names of its axes; None is an axis that is whole everywhere.
 
-    Without a mesh, or on one device, the identity.
+    Without a mesh of ours, or on one device, the identity.
     """
-    if jax.sharding.get_abstract_mesh().size <= 1:
+    if math.prod(_sizes().values()) == 1:
         return x
     rules = dict(AXIS_RULES)
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*(name and rules[name] for name in axes)))
@@ -117,8 +118,14 @@ def constrain(x: Shaped[Array, "*shape"], *axes: str | None) -> Shaped[Array, "*
 def pieces(axis: str) -> int:
     """The number of pieces that the mesh in context cuts a logical axis into; 1 without a mesh."""
     axes = dict(AXIS_RULES)[axis]
+    return math.prod(_sizes().get(name, 1) for name in ((axes,) if isinstance(axes, str) else axes or ()))
+
+
+def _sizes() -> dict[str, int]:
+    """Devices along each axis of the mesh in context; nothing where it is another's, as within pmap and shard_map."""
     mesh = jax.sharding.get_abstract_mesh()
-    return math.prod(mesh.shape.get(name, 1) for name in ((axes,) if isinstance(axes, str) else axes or ()))
+    ours = mesh.axis_names == MESH_AXES and set(mesh.axis_types) == {AxisType.Auto}
+    return dict(mesh.shape) if ours else {}
 
 
 def describe_devices(mesh: Mesh) -> str:
