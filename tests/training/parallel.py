@@ -18,7 +18,7 @@ SIZES = {"encoder_layers": 1, "decoder_layers": 2, "width": 24, "num_heads": 4, 
 TIED = ModelConfig(vocab_size=52, dropout=0.0, **SIZES)
 # All else that a model may have, and all dropouts.
 UNTIED = ModelConfig(
-    vocab_size=50,  # in four blocks of unequal sizes
+    vocab_size=50,
     dropout=0.2,
     source_vocab_size=38,
     share_embeddings="none",

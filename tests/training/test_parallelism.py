@@ -11,6 +11,7 @@ from parallel import ALL, DATA, FSDP, ONE, QUICK, TENSOR, TIED, UNTIED, make_bat
 from transformer_jax.config import TrainingConfig
 from transformer_jax.dropout import dropout
 from transformer_jax.models import Transformer, abstract_parameters
+from transformer_jax.projection import vocabulary_products
 from transformer_jax.sharding import batch_sharding, on_mesh
 from transformer_jax.training.step import batch_loss, gradients
 
@@ -71,7 +72,20 @@ def test_the_first_step_on_a_mesh_is_that_of_one_device(shape):
 
 
 def test_pre_norm_with_every_matrix_of_its_own_and_dropout():
-    assert_equal(first_step(UNTIED, FSDP), first_step(UNTIED, ONE))
+    assert_equal(first_step(UNTIED, ALL), first_step(UNTIED, ONE))
+
+
+def test_products_with_a_table_that_is_gathered_in_blocks_of_unequal_sizes():
+    random, mesh = np.random.default_rng(0), mesh_of(FSDP)
+    x, table, weights = (random.normal(size=shape) for shape in ((16, 3, 24), (50, 24), (16, 3, 50)))
+
+    def gradients(x, table):
+        return jax.grad(lambda x, table: (vocabulary_products(x, table) * weights).sum(), argnums=(0, 1))(x, table)
+
+    places = (batch_sharding(mesh), jax.NamedSharding(mesh, jax.P(None, "fsdp")))
+    split = jax.jit(on_mesh(mesh, gradients), in_shardings=places, out_shardings=places)(x, table)
+    for one, other in zip(split, (weights @ table, np.einsum("BTV,BTD->VD", weights, x)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-12 * np.abs(other).max())
 
 
 def test_unrolled_layers_that_are_computed_again():
