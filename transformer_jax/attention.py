@@ -84,7 +84,7 @@ def attention_weights(
     bias: Float[Array, "#B #H #T S"] | None = None,
     scale: float | None = None,
 ) -> Float[Array, "B H T S"]:
-    """softmax(Q K^T * scale + bias) over the keys that the mask allows (3.2.1, equation 1), in float32.
+    """softmax(Q K^T * scale + bias) over the keys that the mask allows (3.2.1, equation 1), in float32 at least.
 
     Args:
         query: one vector for each position and head.
@@ -94,12 +94,13 @@ def attention_weights(
         scale: 1 / sqrt(d_k) where None.
     """
     scale = query.shape[-1] ** -0.5 if scale is None else scale
-    logits = jnp.einsum("BTHK,BSHK->BHTS", query * scale, key, preferred_element_type=jnp.float32)
+    exact = jnp.promote_types(query.dtype, jnp.float32)
+    logits = jnp.einsum("BTHK,BSHK->BHTS", query * scale, key, preferred_element_type=exact)
     if bias is not None:
         logits = logits + bias
     if mask is None:
         return jax.nn.softmax(logits)
-    weights = jax.nn.softmax(jnp.where(mask, logits, jnp.finfo(jnp.float32).min))
+    weights = jax.nn.softmax(jnp.where(mask, logits, jnp.finfo(exact).min))
     return jnp.where(mask, weights, 0.0)
 
 

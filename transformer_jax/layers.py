@@ -15,8 +15,8 @@ from jaxtyping import Array, Bool, Float, Int
 from transformer_jax.attention import KeyValue, LayerCache, MultiHeadAttention
 from transformer_jax.config import ModelConfig
 from transformer_jax.dropout import Dropout
-from transformer_jax.projection import Projection
-from transformer_jax.sharding import parameter
+from transformer_jax.projection import Projection, vocabulary_products
+from transformer_jax.sharding import constrain, parameter
 
 
 class Embedding(nn.Module):
@@ -32,14 +32,14 @@ class Embedding(nn.Module):
 
     def __call__(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
         """The vectors of the tokens."""
+        tokens = constrain(tokens, "replica", None)
         vectors = jnp.take(self.table, tokens, axis=0) * math.sqrt(self.config.width)
-        return jnp.where((tokens == self.config.pad_id)[..., None], 0.0, vectors).astype(self.config.dtype)
+        vectors = jnp.where((tokens == self.config.pad_id)[..., None], 0.0, vectors).astype(self.config.dtype)
+        return constrain(constrain(vectors, "replica", None, "width"), "batch", None, None)
 
     def logits(self, x: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
-        """The products with every token's vector, in float32."""
-        flat, table = x.reshape(-1, x.shape[-1]), self.table.astype(x.dtype)
-        products = jnp.einsum("ND,VD->NV", flat, table, preferred_element_type=jnp.float32)
-        return products.reshape(*x.shape[:-1], self.vocab_size)
+        """The products with every token's vector, in float32 at least."""
+        return vocabulary_products(x, self.table)
 
 
 def sinusoids(

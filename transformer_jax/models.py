@@ -1,7 +1,7 @@
 """The model (Figure 1): the encoder, the decoder, and the Transformer that joins them by encode and decode."""
 
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import flax.linen as nn
 import flax.struct
@@ -15,12 +15,15 @@ from transformer_jax.attention import Cache, KeyValue, LayerCache
 from transformer_jax.config import ModelConfig
 from transformer_jax.dropout import Dropout
 from transformer_jax.layers import DecoderAttention, DecoderLayer, Embedding, EncoderLayer, Positions, layer_norm
-from transformer_jax.projection import Projection
+from transformer_jax.projection import VocabularyProjection
 from transformer_jax.sharding import parameter, state_shardings
 
 Parameters: TypeAlias = dict[str, Any]  # a plain tree; leaves under "layers" have a leading layer axis
+Remat: TypeAlias = Literal["none", "full", "products"]  # what a layer computes again in the backward pass
 
-FULLY_UNROLLED = 8  # up to so many layers the scan is unrolled: 7% faster steps; beyond, compiling would take too long
+# Up to so many layers the scan is unrolled: 7% faster steps; beyond, compiling would take too long. With `remat` it
+# stays a loop: unrolled, XLA on a CPU computes at once what could be computed again later, and no memory is saved.
+FULLY_UNROLLED = 8
 
 
 @flax.struct.dataclass
@@ -32,29 +35,38 @@ class Attention:
     cross: Float[Array, "L2 B H T S"] | None
 
 
-def _stack(layer: type[nn.Module], config: ModelConfig, depth: int, arguments: int, unroll: int | None) -> nn.Module:
-    """`depth` layers run one after the other, their parameters stacked on a leading axis "layers"."""
+def _stack(
+    layer: type[nn.Module], config: ModelConfig, depth: int, arguments: int, unroll: int | None, remat: Remat
+) -> nn.Module:
+    """`depth` layers run one after the other, their parameters stacked on a leading axis "layers".
+
+    A layer is called with x and so many `arguments`, of which the last two are flags.
+    """
+    if remat != "none":
+        policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if remat == "products" else None
+        layer = nn.remat(layer, policy=policy, static_argnums=(arguments, arguments + 1))  # counted from self
     scanned = nn.scan(
         layer,
         variable_axes={"params": 0},
         split_rngs={"params": True, "dropout": True},
         in_axes=(nn.broadcast,) * arguments,
         length=depth,
-        unroll=unroll or (depth if depth <= FULLY_UNROLLED else 1),
+        unroll=unroll or (depth if depth <= FULLY_UNROLLED and remat == "none" else 1),
         metadata_params={nn.PARTITION_NAME: "layers"},
     )
     return scanned(config)
 
 
 class Encoder(nn.Module):
-    """N encoder layers (3.1); pre-norm adds a last normalisation. `unroll` changes speed only, no numbers."""
+    """N encoder layers (3.1); pre-norm adds a last normalisation. `unroll` and `remat` change no numbers."""
 
     config: ModelConfig
     unroll: int | None = None
+    remat: Remat = "none"
 
     def setup(self) -> None:
         """One stack of layers."""
-        self.layers = _stack(EncoderLayer, self.config, self.config.encoder_layers, 3, self.unroll)
+        self.layers = _stack(EncoderLayer, self.config, self.config.encoder_layers, 3, self.unroll, self.remat)
         if self.config.norm == "pre":
             self.norm = layer_norm(self.config)
 
@@ -72,7 +84,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """N decoder layers (3.1); pre-norm adds a last normalisation. `unroll` changes speed only, no numbers.
+    """N decoder layers (3.1); pre-norm adds a last normalisation. `unroll` and `remat` change no numbers.
 
     Called, it runs the stacked layers over whole sequences. `step` and `start_cache` run them one by one beside a cache
     and take the parameters of `decoding_parameters`.
@@ -80,10 +92,11 @@ class Decoder(nn.Module):
 
     config: ModelConfig
     unroll: int | None = None
+    remat: Remat = "none"
 
     def setup(self) -> None:
         """The layers as one stack, "layers", and one by one, "layer_0" and on: a call uses one of the two."""
-        self.layers = _stack(DecoderLayer, self.config, self.config.decoder_layers, 5, self.unroll)
+        self.layers = _stack(DecoderLayer, self.config, self.config.decoder_layers, 5, self.unroll, self.remat)
         self.layer = [DecoderLayer(self.config) for _ in range(self.config.decoder_layers)]
         if self.config.norm == "pre":
             self.norm = layer_norm(self.config)
@@ -142,6 +155,7 @@ class Transformer(nn.Module):
 
     config: ModelConfig
     unroll: int | None = None  # of the scans over layers; changes speed only, no numbers
+    remat: Remat = "none"  # of layers; changes memory and speed only, no numbers
 
     def setup(self) -> None:
         """Embeddings shared as configured, the two stacks, the output projection where it has a matrix of its own."""
@@ -153,15 +167,15 @@ class Transformer(nn.Module):
             self.source_embedding = Embedding(config.source_vocab_size or config.vocab_size, config)
             self.target_embedding = Embedding(config.vocab_size, config)
         if config.share_embeddings == "none":
-            self.output = Projection(config.vocab_size, ("width", "vocab"), dtype=config.dtype)
+            self.output = VocabularyProjection(config.vocab_size)
         if config.output_bias:
             self.output_bias = parameter(self, "output_bias", nn.initializers.zeros, vocab=config.vocab_size)
         if config.encoder_layers:
             self.source_positions = Positions(config)
-            self.encoder = Encoder(config, self.unroll)
+            self.encoder = Encoder(config, self.unroll, self.remat)
         if config.decoder_layers:
             self.target_positions = Positions(config)
-            self.decoder = Decoder(config, self.unroll)
+            self.decoder = Decoder(config, self.unroll, self.remat)
 
     def __call__(
         self,
@@ -266,7 +280,7 @@ class Transformer(nn.Module):
 
     def _logits(self, x: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
         if self.config.share_embeddings == "none":
-            logits = self.output(x).astype(jnp.float32)
+            logits = self.output(x)
         else:
             logits = (self.embedding if self.config.share_embeddings == "all" else self.target_embedding).logits(x)
         return logits + self.output_bias[None, None] if self.config.output_bias else logits

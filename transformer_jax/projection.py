@@ -1,9 +1,13 @@
 """The linear projection that attention, feed-forward network and output are made of."""
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from transformer_jax.sharding import parameter
+from transformer_jax.sharding import parameter, pieces
+
+VOCABULARY_BLOCKS = 4  # of a table of 37,000 rows, a block is about the size of a layer of the same width
 
 
 class Projection(nn.Module):
@@ -29,3 +33,35 @@ class Projection(nn.Module):
             bias = parameter(self, "bias", nn.initializers.zeros, **{out: self.features})
             y = y + bias.astype(self.dtype)[None]
         return y.reshape(*x.shape[:-1], self.features)
+
+
+class VocabularyProjection(nn.Module):
+    """x W to logits, by a matrix [D, V] that no embedding shares."""
+
+    vocab_size: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch V"]:
+        """Features to logits, in float32 at least."""
+        sizes = {"width": x.shape[-1], "vocab": self.vocab_size}
+        return vocabulary_products(x, parameter(self, "kernel", nn.initializers.xavier_uniform(), **sizes).T)
+
+
+def vocabulary_products(x: Float[Array, "*batch D"], table: Float[Array, "V D"]) -> Float[Array, "*batch V"]:
+    """The products of each vector with every row of the table, in float32 at least.
+
+    Where devices share the columns of a table but not its rows, each of them needs all of it: it is gathered a block of
+    rows at a time, and again in the backward pass, so that no device ever holds the whole.
+    """
+    exact = jnp.promote_types(x.dtype, jnp.float32)
+
+    def product(flat: Float[Array, "N D"], rows: Float[Array, "R D"]) -> Float[Array, "N R"]:
+        return jnp.einsum("ND,RD->NR", flat, rows.astype(x.dtype), preferred_element_type=exact)
+
+    flat = x.reshape(-1, x.shape[-1])
+    if pieces("width") == 1 or pieces("vocab") > 1:
+        products = product(flat, table)
+    else:
+        blocks = jnp.array_split(table, VOCABULARY_BLOCKS)
+        products = jnp.concatenate([jax.checkpoint(product)(flat, rows) for rows in blocks], axis=1)
+    return products.reshape(*x.shape[:-1], -1)

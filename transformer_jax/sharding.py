@@ -1,7 +1,7 @@
-"""The device mesh, and the one table from logical axis names of parameters to its axes."""
+"""The device mesh, and the one table from logical axis names to its axes."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,17 +10,20 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.mesh_utils import create_device_mesh
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from transformer_jax.config import MeshConfig, ModelConfig
 from transformer_jax.errors import InputError
 
 ONE_DEVICE = MeshConfig(data=1)
 
+MESH_AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")  # the leading axis of every batch array is split over both
 
-# Logical axis of a parameter -> axis of the mesh. "heads" is all heads' channels together (H*K).
+# Logical axis of a parameter or an activation -> axis of the mesh. "heads" is all heads' channels together (H*K).
 AXIS_RULES = (
+    ("batch", BATCH_AXES),
+    ("replica", "data"),  # rows of the batch, not split over the devices that share one copy of the parameters
     ("vocab", "tensor"),
     ("width", "fsdp"),
     ("heads", "tensor"),
@@ -45,7 +48,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
         InputError: where the sizes do not multiply to the number of devices.
     """
     devices = jax.devices() if devices is None else devices
-    asked = {"data": config.data, "fsdp": config.fsdp, "tensor": config.tensor}
+    asked = {axis: getattr(config, axis) for axis in MESH_AXES}
     fixed = math.prod(size for size in asked.values() if size > 0)
     sizes = {axis: len(devices) // fixed if size == -1 else size for axis, size in asked.items()}
     if math.prod(sizes.values()) != len(devices):
@@ -114,6 +117,40 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def state_shardings(abstract_state: Any, mesh: Mesh) -> Any:
     """A NamedSharding for every leaf of an abstract state whose parameters carry logical axis names."""
     return nn.logical_to_mesh_sharding(nn.get_partition_spec(abstract_state), mesh, AXIS_RULES)
+
+
+def on_mesh(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, to be jitted, with the mesh in the context that `constrain` reads."""
+
+    def traced(*arguments: Any) -> Any:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*arguments)
+
+    return traced
+
+
+def constrain(x: Shaped[Array, "*shape"], *axes: str | None) -> Shaped[Array, "*shape"]:
+    """x, split over the mesh in context by the logical names of its axes; None is an axis that is whole everywhere.
+
+    Without a mesh of ours, or on one device, the identity.
+    """
+    if math.prod(_sizes().values()) == 1:
+        return x
+    rules = dict(AXIS_RULES)
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*(name and rules[name] for name in axes)))
+
+
+def pieces(axis: str) -> int:
+    """The number of pieces that the mesh in context cuts a logical axis into; 1 without a mesh."""
+    axes = dict(AXIS_RULES)[axis]
+    return math.prod(_sizes().get(name, 1) for name in ((axes,) if isinstance(axes, str) else axes or ()))
+
+
+def _sizes() -> dict[str, int]:
+    """Devices along each axis of the mesh in context; nothing where it is another's, as within pmap and shard_map."""
+    mesh = jax.sharding.get_abstract_mesh()
+    ours = mesh.axis_names == MESH_AXES and set(mesh.axis_types) == {AxisType.Auto}
+    return dict(mesh.shape) if ours else {}
 
 
 def describe_devices(mesh: Mesh) -> str:

@@ -38,7 +38,7 @@ def cross_entropy(
     logsumexp(z) - (1 - epsilon) z[target] - epsilon mean(z).
     """
     seen = weights > 0  # elsewhere the logits may be anything: zero them before, or 0 * NaN comes back in the gradient
-    logits = jnp.where(seen[..., None], logits.astype(jnp.float32), 0.0)
+    logits = jnp.where(seen[..., None], logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), 0.0)
     normaliser = jax.nn.logsumexp(logits, axis=-1)  # -> [B T]
     log_loss = normaliser - jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
     loss = log_loss

@@ -1,5 +1,6 @@
 """One optimizer step and one evaluation step: pure functions of state and batch, jitted in one place."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeAlias, no_type_check
@@ -164,15 +165,14 @@ def gradients(
 
     leaves, structure = jax.tree.flatten(batch)
 
-    def add(total: tuple[Parameters, LossSums], item: tuple[list[Array], Array]) -> tuple[Any, None]:
+    def add(total: Parameters, item: tuple[list[Array], Array]) -> tuple[Parameters, LossSums]:
         rows, index = item
-        grads = part(jax.tree.unflatten(structure, rows), jax.random.fold_in(key, index))
-        return jax.tree.map(jnp.add, total, grads), None
+        grads, sums = part(jax.tree.unflatten(structure, rows), jax.random.fold_in(key, index))
+        return jax.tree.map(jnp.add, total, grads), sums
 
     parts = ([cut(leaf) for leaf in leaves], jnp.arange(config.accumulation))
-    zeros = (jax.tree.map(jnp.zeros_like, params), LossSums.zero())
-    total, _ = jax.lax.scan(add, zeros, parts)
-    return total
+    total, sums = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, params), parts)
+    return total, jax.tree.map(lambda part: part.sum(0), sums)
 
 
 def train_step(
@@ -234,7 +234,7 @@ class Trainer:
 
     def __init__(self, experiment: Experiment, mesh: Mesh, total_steps: int) -> None:
         self.experiment, self.mesh, self.total_steps = experiment, mesh, total_steps
-        self.model = Transformer(experiment.model)
+        self.model = Transformer(experiment.model, remat=experiment.training.remat)
         self.schedule = learning_rate(experiment.schedule, experiment.model.width, total_steps)
         self.optimizer = make_optimizer(experiment.optimizer, self.schedule, experiment.training.clip_norm)
         boxed = jax.eval_shape(self._new_boxed_state)
@@ -246,13 +246,13 @@ class Trainer:
         )
         rows, everywhere = sharding.batch_sharding(mesh), sharding.replicated(mesh)
         self.train_step: TrainStep = jax.jit(
-            lambda state, batch, asked: train_step(self.model, self.optimizer, experiment, state, batch, asked),
+            sharding.on_mesh(mesh, functools.partial(train_step, self.model, self.optimizer, experiment)),
             in_shardings=(self.state_sharding, rows, sharding.one_a_device(mesh)),
             out_shardings=(self.state_sharding, everywhere),
             donate_argnums=0,
         )
         self.eval_step: EvalStep = jax.jit(
-            lambda params, batch: batch_loss(self.model, params, batch),
+            sharding.on_mesh(mesh, functools.partial(batch_loss, self.model)),
             in_shardings=(self.state_sharding.params, rows),
             out_shardings=everywhere,
         )
