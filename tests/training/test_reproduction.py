@@ -307,7 +307,7 @@ def test_the_mesh_on_another_machine(recorded, here, experiment, capfd):
     experiment = dataclasses.replace(experiment, mesh=recorded)
     session = {"devices": ["one", "two"], "platform": "tpu"}
     assert reproduction._mesh_here(experiment, session) == here
-    assert capfd.readouterr().err.startswith("this machine has 8 devices (cpu), the run had 2 (tpu): ")
+    assert capfd.readouterr().err.startswith("devices here: 8 (cpu), of the run: 2 (tpu); ")
 
 
 class TestResume:
