@@ -8,7 +8,7 @@ from jax.sharding import PartitionSpec
 from transformer_jax.config import MeshConfig, ModelConfig
 from transformer_jax.errors import InputError
 from transformer_jax.models import init_parameters
-from transformer_jax.sharding import batch_sharding, check_mesh, describe_devices, make_mesh, replicated
+from transformer_jax.sharding import batch_sharding, check_mesh, check_rows, describe_devices, make_mesh, replicated
 
 CONFIG = ModelConfig(
     encoder_layers=1, decoder_layers=1, width=6, num_heads=2, head_width=5, ffn_width=14, vocab_size=22
@@ -44,6 +44,14 @@ class TestMesh:
         mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
         assert batch_sharding(mesh).shard_shape((12, 5)) == (3, 5)
         assert replicated(mesh).shard_shape((12, 5)) == (12, 5)
+
+    def test_rows_that_are_a_multiple_of_its_parts(self):
+        mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+        check_rows(mesh, 12)
+        with pytest.raises(InputError, match=r"batch.rows=7: not a multiple of the 4 devices .*; 4 or 8 would be"):
+            check_rows(mesh, 7)
+        with pytest.raises(InputError, match=r"batch.rows=3: .*; 4 would be"):
+            check_rows(mesh, 3)
 
     def test_the_devices_in_a_line(self):
         line = describe_devices(make_mesh(MeshConfig(data=4, tensor=2)))

@@ -29,9 +29,9 @@ def written_whole(path: Path, advice: str = "make room or mend the folder") -> I
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
             temporary = Path(folder, path.name)
             yield temporary
-            _to_disk(temporary)
+            to_disk(temporary)
             temporary.replace(path)
-        _to_disk(path.parent)  # the new name is on disk only when its folder is
+        to_disk(path.parent)  # the new name is on disk only when its folder is
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}; {advice}") from None
 
@@ -56,7 +56,8 @@ def require_new(path: Path, flag: str) -> None:
         raise InputError(f"{path}: exists and is not empty; choose another {flag}")
 
 
-def _to_disk(path: Path) -> None:
+def to_disk(path: Path) -> None:
+    """Returns when a file, or the list of names that is a folder, outlives a loss of power."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -8,6 +8,7 @@ from typing import Any, cast
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.experimental.mesh_utils import create_device_mesh
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
@@ -50,7 +51,11 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     if math.prod(sizes.values()) != len(devices):
         flags = " ".join(f"--mesh.{axis} {size}" for axis, size in asked.items())
         raise InputError(f"{flags}: the product must be the number of devices, {len(devices)}; -1 takes what remains")
-    return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=(AxisType.Auto,) * 3, devices=list(devices))
+    names, shape, types = tuple(sizes), tuple(sizes.values()), (AxisType.Auto,) * 3
+    try:
+        return jax.make_mesh(shape, names, axis_types=types, devices=list(devices))
+    except NotImplementedError:  # a TPU of three dimensions: 8 x 8 over 4 x 4 x 4 has to cut one of them
+        return Mesh(create_device_mesh(shape, list(devices), allow_split_physical_axes=True), names, axis_types=types)
 
 
 def check_mesh(mesh: Mesh, model: ModelConfig) -> None:
@@ -69,6 +74,26 @@ def check_mesh(mesh: Mesh, model: ModelConfig) -> None:
     for name, (size, axis) in sizes.items():
         if size % mesh.shape[axis]:
             raise InputError(f"--model.{name} {size}: --mesh.{axis} {mesh.shape[axis]} does not divide it")
+
+
+def batch_shards(mesh: Mesh) -> int:
+    """Parts that a batch is split into."""
+    return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+
+
+def check_rows(mesh: Mesh, rows: int) -> None:
+    """Checks that the devices can share the rows of a batch evenly.
+
+    Raises:
+        InputError: naming the numbers that would be right.
+    """
+    shards = batch_shards(mesh)
+    if rows % shards:
+        near = sorted({max(rows // shards, 1) * shards, (rows // shards + 1) * shards})
+        raise InputError(
+            f"batch.rows={rows}: not a multiple of the {shards} devices that share a batch; "
+            f"{' or '.join(map(str, near))} would be"
+        )
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -241,12 +241,11 @@ def read_parameters(
     averaged = experiment.training.average_decay is not None and not folder.average.exists()
     item = "average" if averaged else "parameters"
     with Checkpoints(folder.checkpoints, score=score_of(experiment.evaluation.metric)) as checkpoints:
-        steps = checkpoints.steps()[::-1]
+        steps = checkpoints.steps()
         if step is not None and step not in steps:
-            raise InputError(f"{folder.checkpoints}: no checkpoint of step {step}; there are {sorted(steps)}")
-        best = checkpoints.best_step()
-        tried = [step] if step is not None else steps if best is None else [best, *steps]
-        restored = checkpoints.restore({item: abstract_parameters(experiment.model, mesh)}, tried)
+            raise InputError(f"{folder.checkpoints}: no checkpoint of step {step}; there are {steps}")
+        wanted = {item: abstract_parameters(experiment.model, mesh)}
+        restored = checkpoints.restore(wanted, None if step is None else [step], best_first=True)
     if restored is None:
         raise InputError(f"{folder.checkpoints}: no checkpoint yet; train first")
     return restored.items[item], restored.step

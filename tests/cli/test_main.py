@@ -26,6 +26,7 @@ class TestHelp:
         ("verb", "options"),
         [
             ("train", ["FILE --workdir DIR"]),
+            ("plan", ["FILE --topology", "FILE --mesh.data"]),
             ("translate", ["RUN", "--step", "--beam", "--length-penalty", "--extra-length", "--batch-size"]),
             (
                 "evaluate",
@@ -51,7 +52,9 @@ class TestHelp:
 class TestMistakes:
     def test_unknown_verb(self, refused):
         refused(["trian"], "no such verb: trian; did you mean train?")
-        refused(["xyz"], "no such verb: xyz; one of train, translate, evaluate, reproduce, average, attend")
+        refused(
+            ["xyz"], "no such verb: xyz; one of train, plan, translate, evaluate, verify, reproduce, average, attend"
+        )
 
     def test_no_verb(self, refused):
         refused([], "no verb given")
@@ -66,9 +69,11 @@ class TestMistakes:
             ["--help"],
             ["translte"],
             ["train", "missing.py", "--workdir", "x"],
+            ["plan", "experiments/numerals.py"],
             ["translate", "--bem", "3"],
             ["translate", str(tmp_path)],
             ["evaluate", str(tmp_path)],
+            ["verify", str(tmp_path)],
             ["reproduce", str(tmp_path)],
             ["average", "--newest", "2", "--best", "3", "--output", "x"],
             ["attend", str(tmp_path), "a sentence"],
@@ -77,13 +82,13 @@ class TestMistakes:
         program = (
             "import sys\nfrom transformer_jax.cli.main import main\n"
             f"codes = [main(call) for call in {calls}]\n"
-            "assert codes == [0, 2, 2, 2, 2, 2, 2, 2, 2, 0, 0, 0, 0, 0, 0], codes\n"
+            "assert codes == [0, *[2] * 10, *[0] * 8], codes\n"
             "assert 'jax' not in sys.modules"
         )
         process = spawn([sys.executable, "-c", program])
         _, err = process.communicate()
         assert process.returncode == 0, err
-        assert len(err.splitlines()) == err.count("error: ") == 8
+        assert len(err.splitlines()) == err.count("error: ") == 10
 
 
 class TestExitCodes:

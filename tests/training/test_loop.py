@@ -116,7 +116,7 @@ def straight(experiment_file, compiled, tmp_path_factory):
 def fingerprints(workdir: Path) -> dict:
     """Of every leaf of every item of the last checkpoint: 64 bits that change with any bit."""
     with Checkpoints(workdir / "checkpoints") as checkpoints:
-        return checkpoints.read_manifest(checkpoints.steps()[-1])["leaves"]
+        return checkpoints.leaves(checkpoints.steps()[-1])
 
 
 def parameters(workdir: Path, step: int | None = None) -> list[np.ndarray]:
@@ -198,7 +198,7 @@ def test_a_damaged_newest_checkpoint_is_made_again_on_the_way_to_the_same_bits(
     assert run(experiment_file, workdir, compiled, "save", "9").returncode == -signal.SIGKILL
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         newest = checkpoints.steps()[-1]
-        manifest = checkpoints.read_manifest(newest)
+        manifest = checkpoints.leaves(newest)
     arrays = (workdir / "checkpoints" / str(newest) / "parameters").rglob("*")
     largest = max((file for file in arrays if file.is_file()), key=lambda file: file.stat().st_size)
     os.truncate(largest, largest.stat().st_size // 2)
@@ -209,7 +209,7 @@ def test_a_damaged_newest_checkpoint_is_made_again_on_the_way_to_the_same_bits(
     assert f"checkpoint {newest} is damaged and skipped" in result.stderr
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         assert newest in checkpoints.steps()
-        assert checkpoints.read_manifest(newest) == manifest
+        assert checkpoints.leaves(newest) == manifest
     assert parameters(workdir, newest)  # refused when damaged
 
     result = run(experiment_file, workdir, compiled)

@@ -16,12 +16,22 @@ from transformer_jax.config import (
     ModelConfig,
     Numerals,
     Schedule,
+    StabilityConfig,
     TrainingConfig,
 )
 from transformer_jax.data.batch import Batch, Side
 from transformer_jax.models import Transformer, init_parameters
 from transformer_jax.sharding import ONE_DEVICE, make_mesh
-from transformer_jax.training.step import StepReport, Trainer, batch_loss, gradients, moving_average
+from transformer_jax.training.step import (
+    SETTLED,
+    SPIKE,
+    TOO_MANY_SKIPPED,
+    StepReport,
+    Trainer,
+    batch_loss,
+    gradients,
+    moving_average,
+)
 
 MODEL = ModelConfig(
     encoder_layers=1, decoder_layers=1, width=6, num_heads=2, head_width=5, ffn_width=14, vocab_size=22, dropout=0.2
@@ -33,6 +43,7 @@ EXPERIMENT = Experiment(
     optimizer=Adam(epsilon=1.0),  # as large, updates depend smoothly on gradients that are close to zero
     schedule=Schedule(kind="constant", peak=0.5, warmup_steps=0),
     training=TrainingConfig(steps=10, average_decay=0.9),
+    stability=StabilityConfig(max_skipped=3, spike=0.5),
     seed=3,
 )
 
@@ -178,3 +189,87 @@ def test_a_batch_without_targets_says_what_is_missing():
     batch = replace(make_batch(), target=replace(make_batch().target, targets=None))
     with pytest.raises(ValueError, match="both sides, and targets and weights"):
         batch_loss(Transformer(MODEL), {}, batch)
+
+
+def weighted(value):
+    """The batch with this weight on one target token."""
+    batch = make_batch()
+    weights = batch.target.weights.copy()
+    weights[4, 0] = value
+    return replace(batch, target=replace(batch.target, weights=weights))
+
+
+def unlikely(state):
+    """The batch with the least likely token as every target."""
+    batch = make_batch()
+    model = Transformer(replace(MODEL, dropout=0.0))
+    source, target = (jnp.asarray(side.tokens) for side in (batch.source, batch.target))
+    logits, _ = jax.jit(lambda params: model.apply({"params": params}, source, target))(state.params)
+    targets = np.asarray(logits.argmin(-1), np.int32)
+    return replace(batch, target=replace(batch.target, targets=targets))
+
+
+def weights_of(state):
+    return jax.device_get((state.params, state.optimizer, state.average))
+
+
+class TestBadSteps:
+    def test_a_good_step_says_so(self, states):
+        state, told = step(put(states[3]))
+        assert_same_bits(jax.device_get(state), states[4])
+        assert (told.good, told.tripped, told.asked) == (1, 0, 0)
+        np.testing.assert_allclose(
+            told.loss, states[4].progress.sums.loss / 39 - states[3].progress.sums.loss / 39, 1e-4
+        )
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
+    def test_a_loss_or_gradient_that_is_not_finite_changes_no_weight_and_no_moment(self, states, value):
+        state, told = step(put(states[3]), batch=weighted(value))
+        assert told.good == 0
+        assert not np.isfinite([told.loss, told.gradient_norm]).all()
+        assert_same_bits(weights_of(state), weights_of(states[3]))
+        after = jax.device_get(state)
+        assert (int(after.step), int(after.health.skipped), int(after.health.in_a_row)) == (4, 1, 1)
+        assert (int(after.progress.steps), int(after.progress.skipped)) == (3, 1)
+        assert_same_bits(after.progress.sums, states[3].progress.sums)
+        assert after.health.mean_loss == states[3].health.mean_loss
+
+    def test_after_too_many_in_a_row_nothing_changes_any_more(self, states):
+        state, reports = put(states[3]), []
+        for batch in [weighted(np.nan)] * 2 + [None] + [weighted(np.nan)] * 3 + [None]:
+            before = weights_of(state)
+            state, told = step(state, batch=batch)
+            reports.append((told.good, told.tripped))
+        assert reports == [(0, 0), (0, 0), (1, 0), (0, 0), (0, 0), (0, TOO_MANY_SKIPPED), (0, TOO_MANY_SKIPPED)]
+        assert_same_bits(weights_of(state), before)
+
+    def test_a_spike_trips_once_the_mean_has_settled(self, states):
+        state, reports = put(states[0]), []
+        _, told = step(put(states[3]), batch=unlikely(states[3]))
+        assert told.loss > states[3].health.mean_loss + 0.5
+        assert (told.good, told.tripped) == (1, 0)
+        for _ in range(SETTLED):
+            state, told = step(state)
+            reports.append((told.good, told.tripped))
+        assert reports == SETTLED * [(1, 0)]
+        kept, health, batch = weights_of(state), jax.device_get(state.health), unlikely(state)
+        state, told = step(state, batch=batch)
+        assert told.loss > health.mean_loss + 0.5
+        assert (told.good, told.tripped) == (0, SPIKE)
+        assert_same_bits(weights_of(state), kept)
+
+    def test_the_mean_is_that_of_the_last_losses(self, states):
+        losses = np.diff([float(state.progress.sums.loss) / 39 for state in states[:4]])
+        mean = losses[0] * 0.9  # shares 9/10, 9/11, 9/12
+        mean += 9 / 11 * (losses[1] - mean)
+        mean += 9 / 12 * (losses[2] - mean)
+        np.testing.assert_allclose(states[3].health.mean_loss, mean, rtol=1e-4)
+
+    def test_what_any_device_is_asked_reaches_the_report(self, states):
+        mesh = MeshConfig(data=2, fsdp=2, tensor=2)
+        asked = trainer(mesh).asked(0)
+        one = jax.make_array_from_callback(
+            (8,), asked.sharding, lambda part: np.full(1, 15 if part[0].start == 5 else 0, np.int32)
+        )
+        _, told = trainer(mesh).train_step(trainer(mesh).new_state(), make_batch(), one)
+        assert StepReport(*np.asarray(told).tolist()).asked == 15

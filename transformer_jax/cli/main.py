@@ -12,8 +12,10 @@ from transformer_jax.errors import InputError, explain
 
 VERBS = {
     "train": "train the experiment of a file, or go on where its run folder stands",
+    "plan": "memory, transfers and operations of a training step, on devices that need not be there",
     "translate": "translate lines from standard input to standard output",
     "evaluate": "score a run on a split of its experiment, or on two files",
+    "verify": "check every byte of a run's checkpoints",
     "reproduce": "train a run again from its folder, and compare to the bit",
     "average": "average checkpoints of one or more runs into a new run folder",
     "attend": "draw what every head of a layer attends to in a sentence and its translation",

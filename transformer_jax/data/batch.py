@@ -1,6 +1,6 @@
 """The Batch: the one contract between data and training."""
 
-from typing import TypeAlias
+from typing import TypeAlias, no_type_check
 
 import flax.struct
 import jax
@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 Array: TypeAlias = jax.Array | np.ndarray  # numpy on the host, jax on the devices
 
 
+@no_type_check  # of the fields: as a tree it holds shapes and shardings, too
 @flax.struct.dataclass
 class Side:
     """One side of a batch: rows of T tokens into which whole sentences are packed.
@@ -26,6 +27,7 @@ class Side:
     weights: Float[Array, "B T"] | None = None
 
 
+@no_type_check  # likewise
 @flax.struct.dataclass
 class Batch:
     """Packed rows of both sides; segment s of a source row and segment s of its target row are a pair.

@@ -25,7 +25,7 @@ from transformer_jax.data.sources import Pairs
 from transformer_jax.data.tokenizer import EOS_ID, Tokenizer, Tokenizers
 from transformer_jax.errors import InputError
 from transformer_jax.files import written_whole
-from transformer_jax.sharding import batch_sharding
+from transformer_jax.sharding import batch_sharding, check_rows
 
 _FORMAT = 1  # of the cache files; another number makes them all anew
 _CHUNK = 10_000  # sentences tokenised between two updates of the progress bar
@@ -62,9 +62,7 @@ class Pipeline:
         self._seed = seed
         self._sharding = batch_sharding(mesh)
         self._limits = (batch.source_length, batch.target_length)
-        shards = mesh.shape["data"] * mesh.shape["fsdp"]
-        if batch.rows % shards:
-            raise InputError(f"batch.rows={batch.rows}: not a multiple of the {shards} devices that share a batch")
+        check_rows(mesh, batch.rows)
         self._source, self._target = _tokenise(pairs, tokenizers, cache_dir)
         lengths = np.stack([self._source.lengths, self._target.lengths], axis=1)
         usable, self.dropped = _usable(lengths, self._limits)

@@ -1,33 +1,31 @@
-"""Checkpoints: the only module that touches Orbax. What is read back is what was written, or it is not used.
+"""Checkpoints: what is read back is what was written, or it is not used.
 
-A checkpoint holds separate items, each a tree of arrays ("parameters", "optimizer", ...), a position (JSON: where the
-run stands), the metrics measured at its step, and a manifest: format version, and dtype, shape and fingerprint of
-every leaf, digest of the position. Orbax itself restores flipped bits without a word; the fingerprints find them.
+A checkpoint is a folder named by its step. It holds items, each a tree of arrays ("parameters", "optimizer", ...), and
+a manifest, by whose digests of files and fingerprints of leaves damage is found.
 """
 
+import contextlib
 import dataclasses
-import hashlib
-import json
 import logging
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal
 
-import jax
-import jax.numpy as jnp
-import orbax.checkpoint as ocp
-from jaxtyping import Array, Shaped, UInt32
-
+from transformer_jax import processes
 from transformer_jax.errors import InputError
-from transformer_jax.hashing import scramble
-
-FORMAT_VERSION = 1
-
-Items: TypeAlias = dict[str, Any]  # name of an item -> tree of arrays
-Manifest: TypeAlias = dict[str, dict[str, list[Any]]]  # item -> path of a leaf -> [dtype, shape, fingerprint]
+from transformer_jax.training import manifest
+from transformer_jax.training.fingerprints import Fingerprints, Items, Leaves, describe, difference, mismatch
+from transformer_jax.training.manifest import DamageError, Manifest
+from transformer_jax.training.shelf import Score, Shelf
+from transformer_jax.training.storage import Storage
 
 _log = logging.getLogger(__name__)
+
+
+class _GoneError(Exception):
+    """A checkpoint is not there, or no longer: a run that goes on has removed it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +37,25 @@ class Restored:
     position: dict[str, Any]
 
 
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What a checkpoint was found to be."""
+
+    step: int
+    damage: str | None  # the piece that is not what was saved; None: it is intact
+    has_digests: bool  # of its files; format 1 has none
+
+    def __str__(self) -> str:
+        if self.damage is not None:
+            return f"damaged: {self.damage}"
+        return "intact" if self.has_digests else "intact; of format 1, without digests of its files"
+
+
 class Checkpoints:
-    """The checkpoints of a run folder: written in the background, the newest and the best kept. A context manager."""
+    """The checkpoints of a run folder: written in the background, the newest and the best kept. A context manager.
+
+    Where a run has several processes, all of them call `save`, `wait` and `restore` in the same order.
+    """
 
     def __init__(
         self,
@@ -48,209 +63,304 @@ class Checkpoints:
         *,
         newest: int | None = None,
         best: int = 0,
-        score: Callable[[Mapping[str, float]], float] | None = None,
+        score: Score | None = None,
+        on_failure: Literal["stop", "go_on"] = "stop",
     ) -> None:
-        """Keeps the `newest` (all where None) and, by the highest `score` of their metrics, the `best` of them."""
+        """Keeps the `newest` (all where None) and, by the highest `score` of their metrics, the `best` of them.
+
+        A save that fails, on a full disk say, raises; with "go_on" it is a warning, and the next save tries again.
+        """
         self.folder = folder
-        kept: list[ocp.checkpoint_managers.PreservationPolicy] = [ocp.checkpoint_managers.LatestN(newest)]
-        if best and score is not None:
-            kept.append(
-                ocp.checkpoint_managers.BestN(get_metric_fn=score, n=best, keep_checkpoints_without_metrics=False)
-            )
-        options = ocp.CheckpointManagerOptions(
-            create=False,
-            best_fn=score,  # without it the metrics would not be written
-            preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(kept),
-            save_decision_policy=ocp.checkpoint_managers.FixedIntervalPolicy(1),  # every save that is asked for
-        )
-        folder.mkdir(parents=True, exist_ok=True)
-        _drop_damaged_metrics(folder)
-        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+        self._shelf = Shelf(folder, newest=newest, best=best, score=score)
+        self._on_failure = on_failure
+        self._storage = Storage()
+        self._saving: threading.Thread | None = None
+        self._failure: str | None = None  # of the newest save
+        self._tidy = False  # whether what dead processes left is gone
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        self._manager.close()
+        self._join()
+        self._storage.close()
+        if self._failure is not None:
+            if exception[0] is None:
+                raise self._could_not_save(self._failure)
+            _log.warning("%s", self._what_failed(self._failure))
 
     def steps(self) -> list[int]:
-        """The steps at which a complete checkpoint lies, oldest first."""
-        return sorted(self._manager.all_steps())
+        """The steps at which a checkpoint lies, oldest first."""
+        return self._shelf.steps()
 
     def best_step(self) -> int | None:
-        """The step of the highest score; None where nothing was measured."""
-        best: int | None = self._manager.best_step()
-        return best if best is not None and self.metrics(best) is not None else None
+        """The step of the highest score; None where nothing was measured, or there is no score."""
+        ranked = self._shelf.ranked(self.steps())
+        return ranked[-1] if ranked else None
 
     def metrics(self, step: int) -> dict[str, float] | None:
-        """What was measured at a step; None where nothing was."""
-        measured: dict[str, float] | None = self._manager.metrics(step)
-        return measured
+        """What was measured at a step; None where nothing was, or where it can no longer be read."""
+        return self._shelf.metrics(step)
+
+    def leaves(self, step: int) -> Leaves:
+        """Dtype, shape and fingerprint of every leaf of a checkpoint, as its manifest has them.
+
+        Raises:
+            DamageError: when the manifest is missing or not what was written.
+        """
+        return manifest.read(self._shelf.place(step)).leaves
+
+    def aside(self) -> list[str]:
+        """The names of the damaged checkpoints that have been set aside."""
+        return self._shelf.aside()
 
     def save(
         self, step: int, items: Items, position: Mapping[str, Any], metrics: Mapping[str, float] | None = None
     ) -> float:
-        """Starts to write a checkpoint; returns as soon as the arrays may change again, with the seconds it took.
+        """Starts to write a checkpoint; returns as soon as the arrays may change again.
+
+        Waits for the save before this one, if that is still going on.
+
+        Returns:
+            the seconds that the caller was held up.
 
         Raises:
             InputError: when this save, or the one before it, could not be written; what was there is intact.
         """
         began = time.monotonic()
-        manifest = {
-            "format_version": FORMAT_VERSION,
-            "leaves": describe(items),
-            "position": _digest(position),
-        }
-        arguments = ocp.args.Composite(
-            position=ocp.args.JsonSave(dict(position)),
-            manifest=ocp.args.JsonSave(manifest),
-            **{name: ocp.args.StandardSave(tree) for name, tree in items.items()},
-        )
+        self._settle()
+        if processes.agree(self._shelf.place(step).exists()):
+            raise InputError(f"{self._shelf.place(step)}: there is a checkpoint of this step already")
+        contents = Manifest(dict(position), None if metrics is None else dict(metrics), {}, {})
         try:
-            self._manager.save(step, args=arguments, metrics=None if metrics is None else dict(metrics), force=True)
+            if processes.is_coordinator() and not self._tidy:
+                self._shelf.remove_leftovers()
+                self._tidy = True
+            prints = Fingerprints(items)
+            self._storage.start_writing(self._shelf.place_to_save(step), items)
         except Exception as error:  # Orbax raises whatever its storage raised
-            raise self._failed(error) from error
+            self._fail(error)
+            self._recover()
+            self._pass_over_failure()
+        else:
+            self._saving = threading.Thread(target=self._finish, args=(step, contents, prints), name=f"save {step}")
+            self._saving.start()
         return time.monotonic() - began
 
-    def discard_after(self, step: int) -> None:
-        """Deletes the checkpoints of later steps: the damaged ones that a run which goes on from `step` makes again."""
-        for later in self.steps():
-            if later > step:
-                self._manager.delete(later)
-
     def wait(self) -> None:
-        """Returns when all that was saved is on disk.
+        """Returns when the newest save is on disk.
 
         Raises:
-            InputError: when it could not be written.
+            InputError: when it could not be written, whatever is to be done on a failure: it is the last.
         """
-        try:
-            self._manager.wait_until_finished()
-        except Exception as error:
-            raise self._failed(error) from error
+        self._join()
+        failure = processes.agree(self._failure)
+        if failure is not None:
+            self._recover()
+            raise self._could_not_save(failure)
 
-    def _failed(self, error: Exception) -> InputError:
-        return InputError(
-            f"{self.folder}: the newest checkpoint could not be saved: {_line(error)}; older ones are intact: "
-            "make room or mend the folder, then run the same command again"
-        )
+    def restore(
+        self,
+        abstract: Items,
+        steps: Sequence[int] | None = None,
+        *,
+        best_first: bool = False,
+        set_aside: bool = False,
+    ) -> Restored | None:
+        """The first intact checkpoint, or None if there is none at all.
 
-    def restore(self, abstract: Items, steps: Sequence[int] | None = None) -> Restored | None:
-        """The first intact checkpoint of `steps`, newest first where None, or None if there is none at all.
-
-        Damaged ones are skipped with a warning.
+        Damaged ones are skipped with a warning. One that another process removes meanwhile is not damaged.
 
         Args:
             abstract: the items to read, as shapes, dtypes and shardings.
-            steps: which to try, in this order.
+            steps: which to try, in this order; None is all there are, the newest first.
+            best_first: of all, tries the best before the newest.
+            set_aside: renames the damaged ones, so that a run that goes on from an older one can save them again.
 
         Raises:
-            InputError: when a checkpoint is of another model or format, or when all of them are damaged.
+            InputError: when a checkpoint is of another model or format, or when none is intact; nothing is renamed.
         """
-        steps = self.steps()[::-1] if steps is None else steps
-        for step in steps:
+        self._settle()
+        damaged: dict[int, str] = {}
+        gone: set[int] = set()
+        while (step := processes.agree(self._next(steps, best_first, {*damaged, *gone}))) is not None:
             try:
-                return self._read(step, abstract)
-            except InputError:
-                raise
-            except Exception as error:  # damage shows as any exception: see the tests
-                _log.warning("%s: checkpoint %d is damaged and skipped: %s", self.folder, step, _line(error))
-        if steps:
-            raise InputError(f"{self.folder}: no intact checkpoint among {list(steps)}; put back a copy of one")
+                restored = self._read(step, abstract)
+            except _GoneError:
+                gone.add(step)
+            except DamageError as damage:
+                damaged[step] = str(damage)
+            else:
+                self._tell(damaged, set_aside)
+                return restored
+        if damaged:
+            reasons = "; ".join(f"{step}: {damage}" for step, damage in damaged.items())
+            raise InputError(f"{self.folder}: no intact checkpoint among {list(damaged)}; put back a copy ({reasons})")
+        self._tell({}, set_aside)
+        if gone:
+            raise InputError(f"{self.folder}: removed while it was read: checkpoint {', '.join(map(str, gone))}")
         return None
 
-    def read_manifest(self, step: int) -> dict[str, Any]:
-        """Format version, and item -> leaf -> [dtype, shape, fingerprint]."""
-        restored = self._manager.restore(step, args=ocp.args.Composite(manifest=ocp.args.JsonRestore()))
-        manifest: dict[str, Any] = restored["manifest"]
-        return manifest
+    def discard_after(self, step: int) -> None:
+        """Removes the checkpoints of later steps: a run that goes on from this one makes its own."""
+        if processes.is_coordinator():
+            self._shelf.remove([later for later in self.steps() if later > step])
+        processes.barrier("discarded")
+
+    def verify(self) -> Iterator[Verdict]:
+        """Reads every checkpoint, the oldest first, on one device; renames nothing."""
+        for step in self.steps():
+            has_digests, damage = True, None
+            try:
+                contents = self._check(step)
+                has_digests = contents.files is not None
+                with self._unless_gone(step):
+                    items = self._storage.on_one_device(self._shelf.place(step), contents.leaves)
+                    self._load(step, contents, items)
+            except _GoneError:
+                continue  # removed meanwhile by a run
+            except Exception as error:  # whatever Orbax makes of damage to its own description of the trees
+                damage = str(error) if isinstance(error, DamageError | InputError) else _line(error)
+            yield Verdict(step, damage, has_digests)
+
+    # Saving.
+
+    def _finish(self, step: int, contents: Manifest, prints: Fingerprints) -> None:
+        """The part of a save behind the caller's back: it gets its manifest, and last its name."""
+        try:
+            self._storage.finish_writing()
+            if processes.is_coordinator():
+                place = self._shelf.place_to_save(step)
+                files = manifest.digest_files(place)
+                manifest.write(place, dataclasses.replace(contents, leaves=prints.result(), files=files))
+                self._shelf.put(step)
+                self._shelf.prune()
+        except Exception as error:
+            self._fail(error)
+
+    def _join(self) -> None:
+        if self._saving is not None:
+            self._saving.join()
+            self._saving = None
+
+    def _settle(self) -> None:
+        """Waits for the save that is going on, and passes over its failure where that is wanted."""
+        self._join()
+        self._failure = processes.agree(self._failure)
+        if self._failure is not None:
+            self._recover()
+            self._pass_over_failure()
+        self._failure = None
+
+    def _fail(self, error: Exception) -> None:
+        self._failure = _line(error)
+        if self._on_failure == "go_on":
+            _log.warning("%s; the run goes on", self._what_failed(self._failure))
+
+    def _pass_over_failure(self) -> None:
+        if self._failure is not None and self._on_failure == "stop":
+            raise self._could_not_save(self._failure)
+
+    def _recover(self) -> None:
+        """Makes room for the next try."""
+        self._storage.start_anew()
+        if processes.is_coordinator():
+            with contextlib.suppress(OSError):
+                self._shelf.remove_leftovers()
+
+    def _what_failed(self, failure: str) -> str:
+        return f"{self.folder}: the newest checkpoint could not be saved: {failure}; older ones are intact"
+
+    def _could_not_save(self, failure: str) -> InputError:
+        self._failure = None  # told once
+        return InputError(
+            f"{self._what_failed(failure)}: make room or mend the folder, then run the same command again"
+        )
+
+    # Reading.
+
+    def _next(self, steps: Sequence[int] | None, best_first: bool, tried: set[int]) -> int | None:
+        """The next step to try; looks anew at what is there, since a run may have pruned and saved meanwhile."""
+        if steps is None:
+            steps = self.steps()[::-1]
+            if best_first and (best := self.best_step()) is not None:
+                steps = [best, *steps]
+        return next((step for step in steps if step not in tried), None)
 
     def _read(self, step: int, abstract: Items) -> Restored:
-        manifest = self.read_manifest(step)
-        if manifest["format_version"] != FORMAT_VERSION:
-            raise InputError(
-                f"{self.folder}/{step}: format {manifest['format_version']}; this version reads {FORMAT_VERSION}"
-            )
-        self._check_shapes(step, abstract, manifest["leaves"])
-        arguments = ocp.args.Composite(
-            position=ocp.args.JsonRestore(),
-            **{name: ocp.args.StandardRestore(tree) for name, tree in abstract.items()},
-        )
-        restored = self._manager.restore(step, args=arguments)
-        items = {name: restored[name] for name in abstract}
-        for name, leaves in describe(items).items():
-            for path, found in leaves.items():
-                if found != manifest["leaves"][name][path]:
-                    raise ValueError(f"{name}{path} is not what was saved")
-        if _digest(restored["position"]) != manifest["position"]:
-            raise ValueError("the position is not what was saved")
-        return Restored(step, items, restored["position"])
+        """A checkpoint, if it is intact.
 
-    def _check_shapes(self, step: int, abstract: Items, leaves: Manifest) -> None:
-        for name, tree in abstract.items():
-            if name not in leaves:
-                raise InputError(f"{self.folder}/{step}: holds no {name}, only {', '.join(leaves)}")
-            expected = {path: [str(leaf.dtype), list(leaf.shape)] for path, leaf in _leaves(tree).items()}
-            found = {path: saved[:2] for path, saved in leaves[name].items()}
-            for path in [*expected, *found]:
-                if expected.get(path) != found.get(path):
-                    raise InputError(
-                        f"{self.folder}/{step}: {name}{path} is {found.get(path)}, "
-                        f"but the experiment has {expected.get(path)}"
-                    )
+        Raises:
+            DamageError: naming the piece.
+            _GoneError: when it is not there, or no longer.
+            InputError: when it is of another model or format.
+        """
+        said = processes.agree(self._examined(step, abstract))
+        for kind in (DamageError, _GoneError, InputError):
+            if kind.__name__ in said:
+                raise kind(said[kind.__name__])
+        with self._unless_gone(step):
+            return self._load(step, manifest.read(self._shelf.place(step)), abstract)
 
+    def _examined(self, step: int, abstract: Items) -> dict[str, str]:
+        """The coordinator's look at the files: the kind of error and its text, or nothing."""
+        if processes.is_coordinator():
+            try:
+                if (why := mismatch(abstract, self._check(step).leaves)) is not None:
+                    raise InputError(f"{self._shelf.place(step)}: {why}")
+            except (DamageError, _GoneError, InputError) as error:
+                return {type(error).__name__: str(error)}
+        return {}
 
-def _drop_damaged_metrics(folder: Path) -> None:
-    """A checkpoint without metrics is one that is not the best; with broken ones, Orbax would open none at all."""
-    for file in sorted(folder.glob("*/metrics/metrics")):
-        if not file.parts[-3].isdigit():  # half written by a save that goes on
-            continue
+    def _check(self, step: int) -> Manifest:
+        """The manifest of a checkpoint whose files are all there and what they were."""
+        folder = self._shelf.place(step)
+        with self._unless_gone(step):
+            contents = manifest.read(folder)
+            manifest.check_files(folder, contents.files or {})
+        return contents
+
+    def _load(self, step: int, contents: Manifest, abstract: Items) -> Restored:
+        """Reads the arrays, and compares their fingerprints."""
         try:
-            json.loads(file.read_bytes())
-        except ValueError as error:
-            _log.warning("%s is damaged and removed: %s", file, _line(error))
-            file.unlink()
+            items = self._storage.read(self._shelf.place(step), abstract)
+        except Exception as error:  # damage shows as any exception: see the tests
+            if contents.files is not None:
+                raise  # not the files' fault: they have just been checked
+            raise DamageError(_line(error)) from error
+        if (leaf := difference(contents.leaves, describe(items))) is not None:
+            raise DamageError(f"{leaf} is not what was saved")
+        return Restored(step, items, contents.position)
 
+    @contextlib.contextmanager
+    def _unless_gone(self, step: int) -> Iterator[None]:
+        """What goes wrong with a checkpoint that is no longer there is not damage.
 
-def describe(items: Items) -> Manifest:
-    """Dtype, shape and fingerprint of every leaf of every item."""
-    prints = jax.device_get(_fingerprints(items))
-    return {
-        name: {
-            path: [str(leaf.dtype), list(leaf.shape), f"{int(high):08x}{int(low):08x}"]
-            for (path, leaf), (high, low) in zip(_leaves(tree).items(), _leaves(prints[name]).values(), strict=True)
-        }
-        for name, tree in items.items()
-    }
+        Raises:
+            _GoneError: instead of any other error, where it is not there.
+        """
+        try:
+            yield
+        except Exception as error:
+            if not self._shelf.place(step).exists():
+                raise _GoneError(step) from error
+            raise
 
-
-@jax.jit
-def _fingerprints(items: Items) -> Items:
-    return jax.tree.map(fingerprint, items)
-
-
-def fingerprint(x: Shaped[Array, "*shape"]) -> UInt32[Array, "2"]:
-    """64 bits of an array that change with any of its bits and with any exchange of elements.
-
-    A sum over elements of a hash of value and place: the same however the array is sharded, since integer sums do not
-    depend on their order, and computed where the shards lie.
-    """
-    width = x.dtype.itemsize
-    bits = jax.lax.bitcast_convert_type(x, {1: jnp.uint8, 2: jnp.uint16}.get(width, jnp.uint32))
-    words = bits.reshape(-1).astype(jnp.uint32)
-    place = scramble(jax.lax.iota(jnp.uint32, words.size) + jnp.uint32(0x9E3779B9))
-    low = scramble(words ^ place)
-    return jnp.stack([scramble(low + place).sum(dtype=jnp.uint32), low.sum(dtype=jnp.uint32)])
-
-
-def _digest(position: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(position, sort_keys=True).encode()).hexdigest()
-
-
-def _leaves(tree: Any) -> dict[str, Any]:
-    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    def _tell(self, damaged: Mapping[int, str], set_aside: bool) -> None:
+        """Names what is damaged, and where it is kept where it was in the way; and what a process did not finish."""
+        if set_aside and processes.is_coordinator():
+            for step in self._shelf.unfinished():
+                _log.warning("%s: checkpoint %d was not finished and is skipped", self.folder, step)
+        for step, damage in damaged.items():
+            if not set_aside:
+                _log.warning("%s: checkpoint %d is damaged and skipped: %s", self.folder, step, damage)
+            elif processes.is_coordinator():
+                kept = self._shelf.set_aside(step)
+                _log.warning("%s: checkpoint %d is damaged: %s; kept as %s", self.folder, step, damage, kept)
 
 
 def _line(error: Exception) -> str:
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
+    text = str(error).strip().splitlines()
+    if isinstance(error, InputError):
+        return text[0]
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

@@ -20,8 +20,9 @@ from transformer_jax.files import write_atomically
 from transformer_jax.runs import RunFolder
 from transformer_jax.training import data as datasets
 from transformer_jax.training import evaluation
-from transformer_jax.training.checkpoints import Checkpoints, Items
+from transformer_jax.training.checkpoints import Checkpoints
 from transformer_jax.training.data import Data
+from transformer_jax.training.fingerprints import Items
 from transformer_jax.training.interruption import Interruption, exit_code
 from transformer_jax.training.metrics import say, score_of
 from transformer_jax.training.observer import Observer
@@ -97,7 +98,9 @@ def checkpoints_of(folder: RunFolder, experiment: Experiment) -> Checkpoints:
     """The checkpoints of a run, kept as its experiment says."""
     config = experiment.checkpoints
     score = score_of(experiment.evaluation.metric)
-    return Checkpoints(folder.checkpoints, newest=config.newest, best=config.best, score=score)
+    return Checkpoints(
+        folder.checkpoints, newest=config.newest, best=config.best, score=score, on_failure=config.on_failure
+    )
 
 
 def items_of(state: TrainState) -> Items:
@@ -116,7 +119,7 @@ def _restore(
 ) -> tuple[TrainState, Position]:
     """The newest intact checkpoint, one of a `usual` step where there is one; else the state before the first step."""
     steps = sorted(checkpoints.steps(), key=lambda step: (usual(step), step), reverse=True)
-    restored = checkpoints.restore(items_of(trainer.abstract_state), steps)
+    restored = checkpoints.restore(items_of(trainer.abstract_state), steps, set_aside=True)
     if restored is None:
         return trainer.new_state(), Position()
     checkpoints.discard_after(restored.step)

@@ -22,7 +22,9 @@ from transformer_jax.files import require_new
 from transformer_jax.runs import RunFolder
 from transformer_jax.training import data as datasets
 from transformer_jax.training import loop
-from transformer_jax.training.checkpoints import Checkpoints, Manifest
+from transformer_jax.training.checkpoints import Checkpoints
+from transformer_jax.training.fingerprints import Leaves
+from transformer_jax.training.manifest import DamageError
 from transformer_jax.training.metrics import read, say
 
 _log = logging.getLogger(__name__)
@@ -72,7 +74,7 @@ class _Original:
     folder: RunFolder
     sessions: list[dict[str, Any]]
     lines: list[dict[str, Any]]  # of metrics
-    manifests: dict[int, Manifest]  # of its checkpoints, by step
+    manifests: dict[int, Leaves]  # of its checkpoints, by step
     until: int  # the step up to which it is compared
 
 
@@ -137,15 +139,15 @@ def _read_original(folder: RunFolder, until: int | None) -> _Original:
     )
 
 
-def _manifests(folder: RunFolder) -> dict[int, Manifest]:
+def _manifests(folder: RunFolder) -> dict[int, Leaves]:
     """What each checkpoint holds, by its step."""
-    found: dict[int, Manifest] = {}
+    found: dict[int, Leaves] = {}
     if folder.checkpoints.is_dir():
         with Checkpoints(folder.checkpoints) as checkpoints:
             for step in checkpoints.steps():
                 try:
-                    found[step] = checkpoints.read_manifest(step)["leaves"]
-                except Exception as error:  # damage shows as any exception
+                    found[step] = checkpoints.leaves(step)
+                except DamageError as error:
                     _log.warning("%s: checkpoint %d is damaged and not compared: %s", folder.checkpoints, step, error)
     return found
 
@@ -249,7 +251,7 @@ def _compare_lines(
     return len(theirs), None
 
 
-def _compare_leaves(step: int, theirs: Manifest, ours: Manifest) -> tuple[int, Difference | None]:
+def _compare_leaves(step: int, theirs: Leaves, ours: Leaves) -> tuple[int, Difference | None]:
     """How many leaves of a checkpoint are the same, and the first that is not."""
     run, here = (
         {

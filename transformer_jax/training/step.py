@@ -257,6 +257,9 @@ class Trainer:
             in_shardings=(self.state_sharding.params, rows),
             out_shardings=everywhere,
         )
+        self._new_state: Callable[[], TrainState] = jax.jit(
+            lambda: nn.meta.unbox(self._new_boxed_state()), out_shardings=self.state_sharding
+        )
         self._reset = jax.jit(
             lambda: (Progress.zero(), jnp.zeros((), jnp.int32)),
             out_shardings=(self.state_sharding.progress, everywhere),
@@ -267,7 +270,7 @@ class Trainer:
 
     def new_state(self) -> TrainState:
         """The state before the first step, born sharded."""
-        return jax.jit(lambda: nn.meta.unbox(self._new_boxed_state()), out_shardings=self.state_sharding)()
+        return self._new_state()
 
     @functools.cache  # noqa: B019  # a trainer lives as long as its run
     def asked(self, signal: int) -> Int[Array, " devices"]:

@@ -1,0 +1,229 @@
+"""Plans agree with counts by hand; what does not fit is told; the largest batch is that of trying all."""
+
+import importlib.util
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import pytest
+
+from transformer_jax import programs, topologies
+from transformer_jax.config import BatchConfig, Experiment, MeshConfig, ModelConfig, Numerals, TrainingConfig
+from transformer_jax.errors import InputError
+from transformer_jax.runs import load_experiment
+from transformer_jax.sharding import make_mesh
+from transformer_jax.training import planning
+from transformer_jax.training.planning import Memory, Plan, largest_batch, plan, trace
+from transformer_jax.training.step import Trainer
+
+BIG = Path(__file__).parents[2] / "experiments" / "wmt14_en_de_big.py"
+
+MODEL = ModelConfig(
+    encoder_layers=1, decoder_layers=1, width=6, num_heads=2, head_width=5, ffn_width=14, vocab_size=22, dropout=0.0
+)
+EXPERIMENT = Experiment(
+    data=Numerals(),
+    model=MODEL,
+    batch=BatchConfig(rows=12, source_length=5, target_length=7),
+    training=TrainingConfig(epochs=3, average_decay=0.9),
+)
+MESH = MeshConfig(data=2, fsdp=2, tensor=2)
+FLOAT = 4  # bytes
+
+
+def matrices(model):
+    """Elements of all matrices of a model whose embeddings are one."""
+    attention, feed_forward = 4 * model.width * model.num_heads * model.channels, 2 * model.width * model.ffn_width
+    layers = model.encoder_layers * (attention + feed_forward) + model.decoder_layers * (2 * attention + feed_forward)
+    return layers + model.vocab_size * model.width
+
+
+def norms_and_biases(model):
+    """Elements of all scales and biases: along the width, and along the feed-forward width."""
+    layers = model.encoder_layers + model.decoder_layers
+    norms = 2 * model.encoder_layers + 3 * model.decoder_layers
+    return (2 * norms + layers) * model.width, layers * model.ffn_width
+
+
+def step_flops(model, batch):
+    """Two for each multiplication with its addition, and a gradient takes twice what its value takes."""
+    heads = model.num_heads * model.channels
+    source, target = batch.rows * batch.source_length, batch.rows * batch.target_length
+    projection, feed_forward = model.width * heads, 2 * model.width * model.ffn_width
+    encoder = source * (4 * projection + feed_forward) + 2 * source * batch.source_length * heads
+    own = target * 4 * projection + 2 * target * batch.target_length * heads
+    cross = (2 * target + 2 * source) * projection + 2 * target * batch.source_length * heads
+    decoder = own + cross + target * feed_forward
+    logits = target * model.width * model.vocab_size
+    return 3 * 2 * (model.encoder_layers * encoder + model.decoder_layers * decoder + logits)
+
+
+@pytest.fixture(scope="module")
+def made(quick_compilation):
+    return plan(EXPERIMENT, make_mesh(MESH))
+
+
+def traced_flops(experiment, mesh):
+    return programs.flops_of(trace(Trainer(experiment, make_mesh(mesh), total_steps=1)).jaxpr)
+
+
+class TestCounts:
+    def test_parameters(self, made):
+        assert made.parameters == matrices(MODEL) + sum(norms_and_biases(MODEL))
+
+    def test_flops(self, made):
+        assert made.flops == pytest.approx(step_flops(MODEL, EXPERIMENT.batch), rel=0.02)
+
+    @pytest.mark.parametrize("parts", [{}, {"accumulation": 3}], ids=str)
+    def test_flops_of_stacks_of_other_depths(self, parts):
+        model = replace(MODEL, encoder_layers=10, decoder_layers=3, dropout=0.1)  # 10 layers are not unrolled
+        experiment = replace(EXPERIMENT, model=model, training=TrainingConfig(steps=1, **parts))
+        expected = step_flops(model, experiment.batch)
+        assert traced_flops(experiment, MESH) == pytest.approx(expected, rel=0.02)
+
+    def test_flops_of_the_big_model(self):
+        experiment = load_experiment(BIG)
+        counted = step_flops(experiment.model, experiment.batch)
+        assert counted == 32_954_344_538_112
+        assert traced_flops(experiment, MeshConfig(fsdp=2)) == pytest.approx(counted, rel=0.02)
+
+    def test_bytes_of_a_device_by_kind(self, made):
+        of_width, of_ffn = norms_and_biases(MODEL)
+        parameters = FLOAT * (
+            matrices(MODEL) // 4 + of_width // 2 + of_ffn // 2
+        )  # fsdp and tensor cut them in two each
+        memory = made.memory
+        assert memory.parameters == parameters
+        assert memory.optimizer == 3 * parameters + 2 * FLOAT  # two moments, the moving average, two counts
+        assert memory.batch == 12 // 4 * FLOAT * (3 * 5 + 5 * 7)
+        assert memory.progress > 0
+
+    def test_the_compiler_takes_what_was_counted(self, made):
+        """All else is the program's own: its report, the flags that ask it to stop, and pointers to its results."""
+        pointers = 8 * len(jax.tree.leaves(Trainer(EXPERIMENT, make_mesh(MESH), 1).abstract_state))
+        assert 0 < made.memory.program <= pointers + 100
+        assert made.memory.activations > 0
+
+    def test_collectives(self, made):
+        kinds = programs.moved_by_kind(made.collectives)
+        assert kinds["all-reduce"][1] > made.memory.parameters  # the gradients, if nothing else
+        assert "all-gather" in kinds
+
+
+class TestFit:
+    def test_a_budget(self, made):
+        assert made.fits
+        assert replace(made, budget=made.memory.total).fits
+        assert not replace(made, budget=made.memory.total - 1).fits
+
+    def test_a_compiler_that_gives_up_says_what_it_would_need(self, monkeypatch):
+        def compile(self):
+            raise jax.errors.JaxRuntimeError(
+                "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries\n"
+                "(18.5G) exceeds available HBM (15.75G)."
+            )
+
+        monkeypatch.setattr(jax.stages.Lowered, "compile", compile)
+        refused = plan(EXPERIMENT, make_mesh(MESH))
+        assert not refused.fits
+        assert refused.memory.total == 18.5 * 2**30
+        assert refused.collectives is None
+        assert refused.refusal.endswith("temporaries (18.5G) exceeds available HBM (15.75G).")
+
+    def test_another_failure_is_raised(self, monkeypatch):
+        def compile(self):
+            raise jax.errors.JaxRuntimeError("INTERNAL: a bug")
+
+        monkeypatch.setattr(jax.stages.Lowered, "compile", compile)
+        with pytest.raises(jax.errors.JaxRuntimeError, match="a bug"):
+            plan(EXPERIMENT, make_mesh(MESH))
+
+    def test_rows_that_the_devices_cannot_share(self):
+        experiment = replace(EXPERIMENT, batch=BatchConfig(rows=6))
+        with pytest.raises(InputError, match=r"batch.rows=6: not a multiple of the 4 devices .*; 4 or 8 would be"):
+            plan(experiment, make_mesh(MESH))
+
+
+class TestLargestBatch:
+    @pytest.mark.parametrize("start", [1, 12, 100])
+    @pytest.mark.parametrize(
+        "total",
+        [
+            lambda rows: 1000 + 37 * rows,
+            lambda rows: 1000 + max(700, 37 * rows),  # small batches need less than the optimizer
+            lambda rows: 1000 + 40 * (-(-rows // 32) * 32),  # in tiles
+            lambda rows: 1000 + 3 * rows**2,
+            lambda rows: 1000 + 37 * rows if rows < 60 else None,  # a compiler that gives up without a number
+        ],
+        ids=["affine", "flat", "tiles", "square", "silent"],
+    )
+    def test_is_that_of_trying_all(self, total, start, monkeypatch):
+        def made(experiment, mesh, budget):
+            needs = total(experiment.batch.rows)
+            return Plan(experiment, 8, 0, 0, Memory(200, 400, 0, 0, 0, needs), budget, (), None if needs else "no")
+
+        monkeypatch.setattr(planning, "plan", made)
+        experiment = replace(
+            EXPERIMENT, batch=BatchConfig(rows=start * 12), training=TrainingConfig(steps=1, accumulation=3)
+        )
+        told = []
+        best = largest_batch(experiment, make_mesh(MESH), 5000, told.append)
+        fitting = [rows for rows in range(12, 1200, 12) if (total(rows) or 5001) <= 5000]
+        assert best.experiment.batch.rows == fitting[-1]
+        assert fitting[-1] + 12 in [plan.experiment.batch.rows for plan in told]
+        assert len(told) <= 8
+
+    def test_nothing_fits(self, monkeypatch):
+        needs = Memory(200, 400, 0, 0, 0, total=5001)
+        monkeypatch.setattr(planning, "plan", lambda experiment, *_: Plan(experiment, 8, 0, 0, needs, 5000, (), None))
+        best = largest_batch(EXPERIMENT, make_mesh(MESH), 5000, lambda plan: None)
+        assert not best.fits
+        assert best.experiment.batch.rows == 4
+
+    @pytest.mark.usefixtures("quick_compilation")
+    def test_with_a_compiler(self, made, monkeypatch):
+        compiled, compile = {12: made}, planning.plan
+
+        def once(experiment, mesh, budget):
+            rows = experiment.batch.rows
+            if rows not in compiled:
+                compiled[rows] = compile(experiment, mesh)
+            return replace(compiled[rows], budget=budget)
+
+        monkeypatch.setattr(planning, "plan", once)
+        best = largest_batch(EXPERIMENT, make_mesh(MESH), made.memory.total + 1000, lambda plan: None)
+        assert best.experiment.batch.rows == 12
+        assert compiled[16].memory.total > best.budget  # every row takes more than 250 bytes
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason='the TPU compiler is missing: pip install ".[tpu]"'
+)
+class TestTpu:
+    def test_a_step(self, made):
+        mesh = make_mesh(MESH, topologies.tpus("v5e:2x4"))
+        on_tpu = plan(EXPERIMENT, mesh, topologies.memory("v5e:2x4"))
+        assert on_tpu.fits
+        assert (on_tpu.parameters, on_tpu.flops) == (made.parameters, made.flops)
+        exact = {"activations": None, "total": None}
+        assert replace(on_tpu.memory, **exact) == replace(made.memory, **exact)
+        assert on_tpu.memory.program > 0
+        assert programs.moved_by_kind(on_tpu.collectives)["all-gather"][1] > 0
+
+    def test_a_step_that_does_not_fit(self):
+        experiment = replace(EXPERIMENT, batch=replace(EXPERIMENT.batch, rows=2**26))
+        refused = plan(experiment, make_mesh(MESH, topologies.tpus("v5e:2x4")))
+        assert not refused.fits
+        assert refused.memory.total > topologies.memory("v5e:2x4")
+
+    @pytest.mark.parametrize("name", ["v4:2x2x2", "v5p:4x4x4", "v6e:2x4"])
+    def test_topologies(self, name):
+        devices = topologies.tpus(name)
+        mesh = make_mesh(MeshConfig(fsdp=2), devices)
+        assert mesh.size == len(devices) == {"v4:2x2x2": 8, "v5p:4x4x4": 64, "v6e:2x4": 8}[name]
+        assert topologies.memory(name) > 2**34
+
+    @pytest.mark.parametrize("name", ["v5e", "v5e:3x3", "v99:2x2"])
+    def test_a_topology_that_is_not(self, name):
+        with pytest.raises(InputError, match=rf"--topology {name}: no such TPU .*; such as v4:2x2x2, v5e:2x4"):
+            topologies.tpus(name)

@@ -1,0 +1,141 @@
+"""Real processes on loopback, started by the command line: one run, whatever dies."""
+
+import contextlib
+import json
+import signal
+import socket
+
+import pytest
+from real_processes import TIMEOUT, Processes, fingerprints, write_experiment, write_pairs
+
+from transformer_jax.errors import MISTAKE, PEER_LOST
+from transformer_jax.training import metrics
+
+
+@pytest.fixture(scope="module")
+def experiment_file(tmp_path_factory):
+    return write_experiment(tmp_path_factory.mktemp("experiments"))
+
+
+@pytest.fixture(scope="module")
+def start(experiment_file, tmp_path_factory):
+    cache = tmp_path_factory.mktemp("compiled")
+
+    def start(workdir, count, *flags, file=experiment_file, **options):
+        return Processes(file, workdir, count, cache, *flags, **options)
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def alone(start, tmp_path_factory):
+    """The run of one process on two devices."""
+    workdir = tmp_path_factory.mktemp("runs") / "alone"
+    with start(workdir, 1, devices=2) as processes:
+        codes, said = processes.end()
+    assert codes == [0], said
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def killed(start, tmp_path_factory):
+    """The run of two processes, one of which is killed, then the other, then one is asked to stop; what they said."""
+    workdir, told = tmp_path_factory.mktemp("runs") / "killed", []
+    for step, victim, number in ((10, 1, signal.SIGKILL), (30, 0, signal.SIGKILL), (50, 1, signal.SIGTERM)):
+        with start(workdir, 2) as processes:
+            processes.wait_for(f"step {step}/")
+            processes.all[victim].send_signal(number)
+            told.append(processes.end(timeout=2 * TIMEOUT if number == signal.SIGKILL else None))
+    with start(workdir, 2) as processes:
+        told.append(processes.end())
+    return workdir, told
+
+
+@pytest.mark.parametrize(("start_number", "victim"), [(0, 1), (1, 0)])
+def test_the_death_of_a_process_ends_the_other_by_one_line(killed, start_number, victim):
+    codes, said = killed[1][start_number]
+    survivor = 1 - victim
+    assert codes[victim] == -signal.SIGKILL
+    assert codes[survivor] == PEER_LOST
+    errors = [line for line in said[survivor] if "error" in line.lower()]
+    assert errors == [
+        f"error: process {survivor}: process {victim} has died or stopped with an error; start all processes again "
+        "with the same command: they go on from the newest checkpoint"
+    ]
+
+
+def test_a_signal_to_one_process_stops_both_at_one_saved_step(killed):
+    codes, said = killed[1][2]
+    assert codes == 2 * [128 + signal.SIGTERM]
+    saved = [line for lines in said for line in lines if "saved step" in line]
+    assert len(saved) == 1
+    assert saved[0].startswith("SIGTERM: saved step ")
+    assert any("SIGTERM: saving, then exiting" in line for line in said[1])
+
+
+def test_the_run_is_finished_in_the_end_and_the_same_to_the_bit_as_that_of_one_process(killed, alone):
+    workdir, told = killed
+    assert told[3][0] == [0, 0], told[3][1]
+    assert (workdir / "metrics.jsonl").read_bytes() == (alone / "metrics.jsonl").read_bytes()
+    assert fingerprints(workdir) == fingerprints(alone)
+    for name in ("validation.txt", "validation.json"):
+        assert (workdir / "translations" / name).read_bytes() == (alone / "translations" / name).read_bytes()
+
+
+def test_every_line_is_evaluated_once(killed, alone, experiment_file):
+    assert len((killed[0] / "translations" / "validation.txt").read_text().splitlines()) == 13
+    assert json.loads((killed[0] / "results.json").read_text())["sentences"] == 13
+    evaluated = [line for line in metrics.read(alone / "metrics.jsonl") if "validation/loss" in line]
+    assert [line["step"] for line in evaluated] == [60, 120]
+
+
+def test_only_the_coordinator_talks_and_writes(killed):
+    workdir, told = killed
+    _, (first, second) = told[3]
+    assert sum(line.startswith("step 120/") for line in first) == 1
+    assert not any(line.startswith(("step ", "training: ")) for line in second)
+    steps = [line["step"] for line in metrics.read(workdir / "metrics.jsonl") if "train/loss" in line]
+    assert steps == list(range(1, 121))
+    assert not list((workdir / "cache").glob("*.part-*"))
+    sessions = json.loads((workdir / "environment.json").read_text())
+    assert [len(session["devices"]) for session in sessions] == 4 * [2]
+
+
+def test_a_second_start_of_a_run_is_refused_while_the_first_lives(start, killed, tmp_path):
+    with contextlib.ExitStack() as both:
+        first = both.enter_context(start(tmp_path / "run", 1))
+        first.wait_for("step 1/")
+        second = both.enter_context(start(tmp_path / "run", 1))
+        codes, said = second.end()
+        assert codes == [MISTAKE]
+        assert said == [
+            [
+                *said[0][:-1],
+                f"error: {tmp_path / 'run'}: in use by process {first.all[0].pid} on "
+                f"{socket.gethostname()}; wait for it or choose another --workdir",
+            ]
+        ]
+        first.all[0].kill()
+        first.end()
+        third = both.enter_context(start(tmp_path / "run", 1))
+        third.wait_for("step ")
+
+
+def test_a_process_that_reads_other_data_than_the_first_ends_the_run(start, tmp_path):
+    write_pairs(tmp_path, "train", 52)
+    write_pairs(tmp_path, "held", 13)
+    with start(tmp_path / "run", 2, of_the_others=["--data.dir", str(tmp_path)]) as processes:
+        codes, said = processes.end()
+    assert codes == [PEER_LOST, MISTAKE], said
+    (error,) = [line for line in said[1] if "error" in line]
+    assert error.startswith("error: this process reads other data than process 0: train data: ")
+    assert "validation data" not in error
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_mistake_that_the_coordinator_finds_is_told_to_all(start, alone):
+    with start(alone, 2, "--seed", "3") as processes:
+        codes, said = processes.end()
+    assert set(codes) <= {MISTAKE, PEER_LOST}
+    assert MISTAKE in codes
+    assert any("seed: 0 -> 3" in line for lines in said for line in lines)

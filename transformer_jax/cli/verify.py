@@ -1,0 +1,35 @@
+"""The verb verify."""
+
+from collections.abc import Sequence
+
+from transformer_jax.cli.arguments import Run, call
+from transformer_jax.errors import FAILED_CHECK, InputError
+from transformer_jax.runs import RunFolder, open_run
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Verifies; returns the exit code."""
+    return call("verify", verify, arguments)
+
+
+def verify(run: Run) -> int:
+    """Checks every file and every array of a run's checkpoints; exits with 1 where one is damaged, and changes nothing.
+
+    Args:
+        run: the run folder.
+    """
+    from transformer_jax.training.checkpoints import Checkpoints
+
+    folder = RunFolder(run)
+    open_run(run)
+    code, found = 0, False
+    with Checkpoints(folder.checkpoints) as checkpoints:
+        for verdict in checkpoints.verify():
+            found = True
+            print(f"step {verdict.step:,}: {verdict}", flush=True)
+            code = code if verdict.damage is None else FAILED_CHECK
+        for name in checkpoints.aside():
+            print(f"{folder.checkpoints / name}: damaged, and set aside by the run")
+    if not found:
+        raise InputError(f"{folder.checkpoints}: no checkpoints; train first")
+    return code
