@@ -10,12 +10,14 @@ from transformer_jax.errors import InputError
 # GiB that the TPU compiler gives to a program on one device; the rest of 16, 32 and 95 GiB it keeps for itself.
 _MEMORY = {"v4": 30.75, "v5e": 15.75, "v5p": 95.74, "v6e": 31.25}
 
-# Without these, libtpu looks for the TPU host that it runs on, at length, and lets in one process of a machine only.
-_NO_HOST = {
+# Without these, libtpu looks for the TPU host that it runs on, at length, lets in one process of a machine only, and
+# keeps the compiler's warnings to itself, such as that of a tensor that is rematerialised whole on every device.
+_LIBTPU = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-8",
     "TPU_WORKER_HOSTNAMES": "localhost",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_STDERR_LOG_LEVEL": "1",
 }
 
 
@@ -44,7 +46,7 @@ def tpus(topology: str) -> list[jax.Device]:
     """
     if importlib.util.find_spec("libtpu") is None:
         raise InputError(f'--topology {topology}: needs the TPU compiler; the tpu extra has it: pip install ".[tpu]"')
-    os.environ.update({name: value for name, value in _NO_HOST.items() if name not in os.environ})
+    os.environ.update({name: value for name, value in _LIBTPU.items() if name not in os.environ})
     jax.config.update("jax_platforms", "cpu")
     from jax.experimental import topologies
 

@@ -1,72 +1,32 @@
 """A run over data that goes bad: steps are skipped, the run goes back and passes over them, and at last it gives up."""
 
-import functools
 import json
 from dataclasses import replace
 
 import jax
 import numpy as np
 import pytest
+import small_runs
 
 from transformer_jax.cli.main import main
-from transformer_jax.config import (
-    BatchConfig,
-    CheckpointConfig,
-    Experiment,
-    LoggingConfig,
-    MeshConfig,
-    ModelConfig,
-    Schedule,
-    StabilityConfig,
-    TextFiles,
-    TrainingConfig,
-    to_json,
-)
+from transformer_jax.config import CheckpointConfig, StabilityConfig, TrainingConfig, to_json
 from transformer_jax.data.pipeline import Pipeline
 from transformer_jax.errors import DIVERGED, DivergenceError, explain
 from transformer_jax.training import loop, metrics
 from transformer_jax.training.checkpoints import Checkpoints
 from transformer_jax.training.observer import Observer
-from transformer_jax.training.step import Trainer
 
-WORDS = ["a b", "b c a", "c", "d a c b", "b b", "c d", "a a d", "d", "c a", "b d b", "a c", "d d a", "c c b"]
-
-
-@pytest.fixture(scope="module")
-def trainers():
-    """The runs are many, their programs few."""
-    return functools.cache(Trainer)
+STABILITY = StabilityConfig(max_skipped=2, spike=2.5, max_rollbacks=2)
 
 
 @pytest.fixture(autouse=True)
-def one_device(monkeypatch, trainers):
-    first = jax.devices()[:1]
-    monkeypatch.setattr(jax, "devices", lambda: first)
-    monkeypatch.setattr(loop, "Trainer", trainers)
+def one_device(devices):
+    devices(1)
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    (folder / "train.source").write_text("".join(f"{words}\n" for words in WORDS))
-    (folder / "train.target").write_text("".join(f"{words[::-1]}\n" for words in WORDS))
-    return TextFiles(dir=str(folder))
-
-
-def experiment(data, steps=12, checkpoints=4):
-    return Experiment(
-        data=data,
-        batch=BatchConfig(rows=3, source_length=7, target_length=11),
-        model=ModelConfig(
-            encoder_layers=1, decoder_layers=1, width=10, num_heads=1, ffn_width=14, vocab_size=12, dropout=0.1
-        ),
-        schedule=Schedule(kind="constant", peak=1e-2, warmup_steps=3),
-        training=TrainingConfig(steps=steps),
-        stability=StabilityConfig(max_skipped=2, spike=2.5, max_rollbacks=2),
-        checkpoints=CheckpointConfig(every=checkpoints),
-        logging=LoggingConfig(every=1, tensorboard=False),
-        mesh=MeshConfig(data=1),
-    )
+@pytest.fixture
+def experiment(words):
+    return small_runs.experiment(words, stability=STABILITY)
 
 
 class Spoiled:
@@ -103,13 +63,13 @@ def fingerprints(folder):
         return checkpoints.leaves(checkpoints.steps()[-1])
 
 
-def test_bad_steps_are_skipped_counted_and_put_on_record_with_their_examples(data, tmp_path, monkeypatch, capfd):
+def test_bad_steps_are_skipped_counted_and_put_on_record_with_their_examples(experiment, tmp_path, monkeypatch, capfd):
     Spoiled(monkeypatch, nan=[2, 5])
-    assert loop.train(experiment(data), tmp_path / "run") == 0
+    assert loop.train(experiment, tmp_path / "run") == 0
     skipped = lines(tmp_path / "run", "incidents.jsonl")
     assert [(line["step"], line["what"]) for line in skipped] == [(3, "skipped step"), (6, "skipped step")]
     assert all(np.isnan(line["loss"]) for line in skipped)
-    assert all(0 <= example < len(WORDS) for line in skipped for example in line["examples"])
+    assert all(0 <= example < len(small_runs.WORDS) for line in skipped for example in line["examples"])
     assert skipped[0]["examples"] != skipped[1]["examples"]
     logged = metrics.read(tmp_path / "run" / "metrics.jsonl")
     assert [line["train/skipped_steps"] for line in logged] == [0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0]
@@ -117,11 +77,11 @@ def test_bad_steps_are_skipped_counted_and_put_on_record_with_their_examples(dat
     assert "step 3: skipped: loss nan" in capfd.readouterr().err
 
 
-def test_after_too_many_the_run_goes_back_and_passes_over_the_data(data, tmp_path, monkeypatch, capfd):
+def test_after_too_many_the_run_goes_back_and_passes_over_the_data(experiment, tmp_path, monkeypatch, capfd):
     """Steps 7 and 8 are bad: back to the checkpoint of step 4, whose next batch is the ninth."""
     with monkeypatch.context() as spoiling:
         Spoiled(spoiling, nan=[6, 7])
-        assert loop.train(experiment(data), tmp_path / "run") == 0
+        assert loop.train(experiment, tmp_path / "run") == 0
     assert "step 8: 2 bad steps in a row (loss nan); going back to step 4" in capfd.readouterr().err
     incidents = [(line["step"], line["rollbacks"], line["what"]) for line in lines(tmp_path / "run", "incidents.jsonl")]
     assert incidents == [(7, 0, "skipped step"), (8, 0, "skipped step"), (8, 0, "went back")]
@@ -139,14 +99,14 @@ def test_after_too_many_the_run_goes_back_and_passes_over_the_data(data, tmp_pat
         return position
 
     monkeypatch.setattr(Pipeline, "following", without)
-    assert loop.train(experiment(data), tmp_path / "clean") == 0
+    assert loop.train(experiment, tmp_path / "clean") == 0
     assert metrics.read(tmp_path / "clean" / "metrics.jsonl") == logged
     assert fingerprints(tmp_path / "clean") == fingerprints(tmp_path / "run")
 
 
-def test_a_run_that_stopped_on_the_way_goes_back_to_the_same_bits(data, tmp_path, monkeypatch):
+def test_a_run_that_stopped_on_the_way_goes_back_to_the_same_bits(experiment, tmp_path, monkeypatch):
     Spoiled(monkeypatch, nan=[6, 7])
-    assert loop.train(experiment(data), tmp_path / "whole") == 0
+    assert loop.train(experiment, tmp_path / "whole") == 0
     advance = Observer.advance
 
     def dies_once_at(step):
@@ -161,45 +121,46 @@ def test_a_run_that_stopped_on_the_way_goes_back_to_the_same_bits(data, tmp_path
     for step in (7, 5, 9):  # between the bad steps; after the run has gone back; behind the next checkpoint
         dies_once_at(step)
         with pytest.raises(KeyboardInterrupt):
-            loop.train(experiment(data), tmp_path / "stopped")
-    assert loop.train(experiment(data), tmp_path / "stopped") == 0
+            loop.train(experiment, tmp_path / "stopped")
+    assert loop.train(experiment, tmp_path / "stopped") == 0
     for name in ("metrics.jsonl", "incidents.jsonl"):
         assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
     assert fingerprints(tmp_path / "stopped") == fingerprints(tmp_path / "whole")
 
 
-def test_before_the_first_checkpoint_the_run_starts_again_behind_the_data(data, tmp_path, monkeypatch, capfd):
+def test_before_the_first_checkpoint_the_run_starts_again_behind_the_data(experiment, tmp_path, monkeypatch, capfd):
     Spoiled(monkeypatch, nan=[0, 1])
-    assert loop.train(experiment(data), tmp_path / "run") == 0
+    assert loop.train(experiment, tmp_path / "run") == 0
     assert "going back to step 0" in capfd.readouterr().err
     assert [line["step"] for line in metrics.read(tmp_path / "run" / "metrics.jsonl")] == list(range(1, 13))
 
 
-def test_a_run_that_goes_bad_again_and_again_stops_with_a_report(data, tmp_path, monkeypatch, capfd):
+def test_a_run_that_goes_bad_again_and_again_stops_with_a_report(experiment, tmp_path, monkeypatch, capfd):
     Spoiled(monkeypatch, nan=range(4, 100))
     with pytest.raises(
         DivergenceError, match=r"step 6: 2 bad steps in a row .* gone back 2 times; see .*incidents"
     ) as no:
-        loop.train(experiment(data), tmp_path / "run")
+        loop.train(experiment, tmp_path / "run")
     assert explain(no.value) == (f"error: {no.value}", DIVERGED)
     assert [line["what"] for line in lines(tmp_path / "run", "incidents.jsonl")].count("went back") == 3
     with Checkpoints(tmp_path / "run" / "checkpoints") as checkpoints:
         assert checkpoints.steps() == [4]
 
 
-def test_the_command_line_tells_it_in_one_line_and_by_its_code(data, tmp_path, monkeypatch, capfd):
+def test_the_command_line_tells_it_in_one_line_and_by_its_code(experiment, tmp_path, monkeypatch, capfd):
     Spoiled(monkeypatch, nan=range(100))
-    file, text = tmp_path / "bad.py", to_json(experiment(data))
+    file, text = tmp_path / "bad.py", to_json(experiment)
     content = f"from transformer_jax.config import *\ndef get_config():\n    return from_json({text!r})\n"
     file.write_text(content)
     assert main(["train", str(file), "--workdir", str(tmp_path / "run")]) == DIVERGED
     assert capfd.readouterr().err.splitlines()[-1].startswith("error: step 2: 2 bad steps in a row")
 
 
-def test_a_corrupted_batch_is_a_spike_and_clean_data_never_is(data, tmp_path, monkeypatch, capfd):
+def test_a_corrupted_batch_is_a_spike_and_clean_data_never_is(experiment, tmp_path, monkeypatch, capfd):
     """A thousand clean steps without an alarm; then one batch of nothing but unknown pieces."""
+    many_steps = replace(experiment, training=TrainingConfig(steps=1_008), checkpoints=CheckpointConfig(every=250))
     Spoiled(monkeypatch, noise=[1_001])
-    assert loop.train(experiment(data, 1_008, checkpoints=250), tmp_path / "run") == 0
+    assert loop.train(many_steps, tmp_path / "run") == 0
     assert "step 1,002: a spike of the loss" in capfd.readouterr().err
     incidents = [(line["step"], line["what"]) for line in lines(tmp_path / "run", "incidents.jsonl")]
     assert incidents == [(1_002, "skipped step"), (1_002, "went back")]

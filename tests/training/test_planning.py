@@ -160,7 +160,7 @@ class TestLargestBatch:
     def test_is_that_of_trying_all(self, total, start, monkeypatch):
         def made(experiment, mesh, budget):
             needs = total(experiment.batch.rows)
-            return Plan(experiment, 8, 0, 0, Memory(200, 400, 0, 0, 0, needs), budget, (), None if needs else "no")
+            return Plan(experiment, 0, 0, Memory(200, 400, 0, 0, 0, needs), budget, (), None if needs else "no")
 
         monkeypatch.setattr(planning, "plan", made)
         experiment = replace(
@@ -175,7 +175,7 @@ class TestLargestBatch:
 
     def test_nothing_fits(self, monkeypatch):
         needs = Memory(200, 400, 0, 0, 0, total=5001)
-        monkeypatch.setattr(planning, "plan", lambda experiment, *_: Plan(experiment, 8, 0, 0, needs, 5000, (), None))
+        monkeypatch.setattr(planning, "plan", lambda experiment, *_: Plan(experiment, 0, 0, needs, 5000, (), None))
         best = largest_batch(EXPERIMENT, make_mesh(MESH), 5000, lambda plan: None)
         assert not best.fits
         assert best.experiment.batch.rows == 4

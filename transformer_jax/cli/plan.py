@@ -106,11 +106,9 @@ def _lines(made: "Plan", mesh: "Mesh") -> Iterator[str]:
     yield f"rows of a batch  {batch.rows:,} of {batch.source_length} + {batch.target_length} tokens"
     yield f"FLOPs of a step  {made.flops:,}, {made.flops // mesh.size:,} a device: those of its matrix products"
     yield ""
-    yield "memory of a device, MiB" + (
-        "; an estimate: the compiler of another device lays it out its own way" * simulated
-    )
-    kinds = ("parameters", "optimizer", "progress", "batch", "activations", "program", "total")
-    for kind in kinds:
+    estimate = "; an estimate: the compiler of another device lays it out its own way" if simulated else ""
+    yield f"memory of a device, MiB{estimate}"
+    for kind in ("parameters", "optimizer", "progress", "batch", "activations", "program", "total"):
         size = getattr(made.memory, kind)
         yield f"  {kind:12} {'?' if size is None else f'{size / _MIB:,.1f}':>12}"
     if made.collectives is not None:
@@ -134,7 +132,7 @@ def _transfers(made: "Plan") -> Iterator[str]:
 
 def _verdict(made: "Plan") -> str:
     total, budget = made.memory.total, made.budget
-    if total is None:
+    if made.refusal is not None or total is None:
         return f"does not fit: {made.refusal}"
     if budget is None:
         return f"takes {_gib(total)} a device; --memory GIB asks whether it fits"

@@ -54,7 +54,6 @@ class Plan:
 
     Attributes:
         experiment: what was planned.
-        devices: how many there are in the mesh.
         parameters: how many the model has.
         flops: operations of all matrix products of a step, on all devices together, whatever the mesh.
         memory: of one device.
@@ -64,7 +63,6 @@ class Plan:
     """
 
     experiment: Experiment
-    devices: int
     parameters: int
     flops: int
     memory: Memory
@@ -106,7 +104,6 @@ def plan(experiment: Experiment, mesh: Mesh, budget: int | None = None) -> Plan:
         found = tuple(programs.collectives(compiled.as_text() or ""))
     return Plan(
         experiment=experiment,
-        devices=mesh.size,
         parameters=sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         flops=programs.flops_of(traced.jaxpr),
         memory=memory,
