@@ -158,8 +158,8 @@ def _mesh_here(experiment: Experiment, session: Mapping[str, Any]) -> MeshConfig
     there = (len(session["devices"]), session["platform"])
     if there != (len(here), here[0].platform):
         say(
-            f"this machine has {len(here)} devices ({here[0].platform}), the run had {there[0]} ({there[1]}): the "
-            "comparison tells whether that changes the bits"
+            f"devices here: {len(here)} ({here[0].platform}), of the run: {there[0]} ({there[1]}); the comparison "
+            "tells whether that changes the bits"
         )
     for mesh in (experiment.mesh, dataclasses.replace(experiment.mesh, data=-1)):
         with contextlib.suppress(InputError):
