@@ -18,10 +18,10 @@ def verify(run: Run) -> int:
     Args:
         run: the run folder.
     """
+    folder = RunFolder(run)
+    open_run(run)  # what is no run is told before jax is imported
     from transformer_jax.training.checkpoints import Checkpoints
 
-    folder = RunFolder(run)
-    open_run(run)
     code, found = 0, False
     with Checkpoints(folder.checkpoints) as checkpoints:
         for verdict in checkpoints.verify():
