@@ -42,7 +42,8 @@ def started(config: ProcessesConfig) -> Iterator[None]:
     if not _connect(config) or jax.process_count() == 1:
         yield
         return
-    with _watched(config.timeout):
+    host = _own_address() if config.coordinator is None else config.coordinator.rpartition(":")[0]
+    with _watched(host, config.timeout):
         try:
             yield
             barrier("the end")
@@ -151,14 +152,14 @@ def _launcher() -> str | None:
 
 
 @contextlib.contextmanager
-def _watched(timeout: int) -> Iterator[None]:
+def _watched(host: str, timeout: int) -> Iterator[None]:
     """Within the context, the death of any process ends all of them, by one line and PEER_LOST.
 
     Every process holds a connection to the coordinator and waits for its end: the kernel ends it at once when a
     process dies, and by its keep-alive probes within `timeout` seconds when a host does. jax's heartbeats would abort
     with a page of C++; they remain for a process that hangs.
     """
-    connections = _meet(timeout)
+    connections = _meet(host, timeout)
     for peer, connection in connections.items():
         arguments = (connection, f"process {jax.process_index()}: process {peer}")
         threading.Thread(target=_wait_for_end, args=arguments, daemon=True, name=f"peer {peer}").start()
@@ -168,8 +169,8 @@ def _watched(timeout: int) -> Iterator[None]:
             connection.sendall(_GOODBYE)
 
 
-def _meet(timeout: int) -> dict[int, socket.socket]:
-    """Connections to the other processes: of the coordinator to each, of each to the coordinator."""
+def _meet(host: str, timeout: int) -> dict[int, socket.socket]:
+    """Connections to the other processes: of the coordinator, at this host, to each, of each to the coordinator."""
     if not is_coordinator():
         host, port = agree(None)
         connection = socket.create_connection((host, port), timeout=timeout)
@@ -177,7 +178,7 @@ def _meet(timeout: int) -> dict[int, socket.socket]:
         return {0: _kept_alive(connection, timeout)}
     with socket.create_server(("", 0), backlog=jax.process_count()) as server:
         server.settimeout(timeout)
-        agree([_own_address(), server.getsockname()[1]])
+        agree([host, server.getsockname()[1]])
         connections = {}
         for _ in range(jax.process_count() - 1):
             connection, _ = server.accept()
@@ -187,11 +188,17 @@ def _meet(timeout: int) -> dict[int, socket.socket]:
 
 
 def _own_address() -> str:
-    """The address at which the other hosts reach this one."""
-    try:
-        return socket.gethostbyname(socket.gethostname())
-    except OSError:
-        return "127.0.0.1"
+    """The address at which the other hosts reach this one: that of the route to them.
+
+    The host's own name would not do: many systems give it an address of the loopback.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("10.255.255.255", 1))  # finds the route; nothing is sent
+            address: str = probe.getsockname()[0]
+        except OSError:
+            return "127.0.0.1"
+    return address
 
 
 def _kept_alive(connection: socket.socket, timeout: int) -> socket.socket:

@@ -19,7 +19,7 @@ def verify(run: Run) -> int:
         run: the run folder.
     """
     folder = RunFolder(run)
-    open_run(run)
+    open_run(run)  # what is no run is told before jax is imported
     from transformer_jax.training.checkpoints import Checkpoints
 
     code, found = 0, False
