@@ -323,14 +323,15 @@ class TestStackedLayers:
         first, second = params["decoder"]["layers"]["feed_forward"]["inner"]["kernel"]
         assert not np.isin(first, second).any()
 
-    def test_every_sublayer_of_every_layer_draws_its_own_mask_unrolled_or_not(self):
+    def test_every_sublayer_of_every_layer_draws_its_own_mask_unrolled_or_computed_again_or_not(self):
         masks_drawn = visible_dropout_masks(unroll=1)
         np.testing.assert_array_equal(masks_drawn, visible_dropout_masks(unroll=2))
+        np.testing.assert_array_equal(masks_drawn, visible_dropout_masks(unroll=1, remat="full"))
         assert len({mask.tobytes() for mask in masks_drawn}) == 4
         assert all(0.4 < mask.mean() < 0.6 for mask in masks_drawn)
 
 
-def visible_dropout_masks(unroll):
+def visible_dropout_masks(unroll, remat="none"):
     """The masks of two encoder layers of two sublayers, by weights that make these add 1, 2, 4 and 8.
 
     Normalisation gives ones, attention passes them on times 1 or 4, the feed-forward network gives its last bias.
@@ -343,7 +344,7 @@ def visible_dropout_masks(unroll):
     layers["self_attention"]["out"]["kernel"] += np.stack([np.eye(16), 4 * np.eye(16)]).astype(np.float32)
     layers["feed_forward"]["outer"]["bias"] += np.array([[2.0], [8.0]], np.float32)
     output, _ = jax.jit(
-        lambda: Encoder(config, unroll).apply(
+        lambda: Encoder(config, unroll, remat).apply(
             {"params": params},
             jnp.zeros((2, 17, 16)),
             rngs={"dropout": jax.random.key(0)},
