@@ -1,6 +1,7 @@
 """Runs within the process of the tests, on any number of its devices; their programs are compiled once."""
 
 import functools
+import gc
 
 import jax
 import pytest
@@ -27,3 +28,10 @@ def devices(monkeypatch, trainers):
     everything = jax.devices()
     monkeypatch.setattr(loop, "Trainer", trainers)
     return lambda count: monkeypatch.setattr(jax, "devices", lambda: everything[:count])
+
+
+@pytest.fixture
+def collected():
+    """What a test abandons is collected before the next test, where its warning would count."""
+    yield
+    gc.collect()

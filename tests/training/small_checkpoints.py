@@ -1,5 +1,8 @@
 """Checkpoints of a few bytes, for the tests of them."""
 
+import gc
+import threading
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -42,6 +45,14 @@ def save(folder, *steps, metrics=None, **options):
             measured = None if metrics is None else metrics.get(step)
             checkpoints.save(step, items_of(step), {"epoch": step, "name": f"step {step}"}, measured)
         checkpoints.wait()
+
+
+def new_threads(before):
+    """Those that are still there once what Orbax's event loops abandoned is collected."""
+    gc.collect()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)
+    return set(threading.enumerate()) - before
 
 
 def files_of(folder):

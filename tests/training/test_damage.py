@@ -1,6 +1,5 @@
 """Damage to any file of a checkpoint is found and named, and the checkpoint before takes its place."""
 
-import gc
 import logging
 import random
 import shutil
@@ -13,14 +12,10 @@ from transformer_jax.training.checkpoints import Checkpoints
 from transformer_jax.training.storage import Storage
 
 # Orbax abandons the other reads of a damaged checkpoint in the middle.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
-
-@pytest.fixture(autouse=True)
-def collected():
-    """What a test abandons is collected before the next test, where its warning would count."""
-    yield
-    gc.collect()
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("collected"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import textwrap
 import threading
 
 import pytest
-from small_checkpoints import KEEP, abstract, files_of, items_of, same_bits, save
+from small_checkpoints import KEEP, abstract, files_of, items_of, new_threads, same_bits, save
 
 from transformer_jax.errors import InputError
 from transformer_jax.training import manifest
@@ -127,7 +127,7 @@ class TestGoingOn:
             checkpoints.save(2, items_of(2), {})
             checkpoints.restore(abstract(items_of(0)))
             patch.undo()
-        assert set(threading.enumerate()) <= before
+        assert not new_threads(before)
 
 
 RUN = """

@@ -10,6 +10,12 @@ from transformer_jax.errors import InputError
 from transformer_jax.training.checkpoints import Checkpoints
 from transformer_jax.training.storage import Storage
 
+# Orbax abandons the other reads of a checkpoint that vanishes in the middle.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("collected"),
+]
+
 OPTIONS = {"newest": 1, "best": 1, "score": lambda measured: -measured["loss"]}
 
 

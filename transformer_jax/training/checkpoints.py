@@ -18,14 +18,10 @@ from transformer_jax.errors import InputError
 from transformer_jax.training import manifest
 from transformer_jax.training.fingerprints import Fingerprints, Items, Leaves, describe, difference, mismatch
 from transformer_jax.training.manifest import DamageError, Manifest
-from transformer_jax.training.shelf import Score, Shelf
+from transformer_jax.training.shelf import GoneError, Score, Shelf
 from transformer_jax.training.storage import Storage
 
 _log = logging.getLogger(__name__)
-
-
-class _GoneError(Exception):
-    """A checkpoint is not there, or no longer: a run that goes on has removed it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,7 +182,7 @@ class Checkpoints:
         while (step := processes.agree(self._next(steps, best_first, {*damaged, *gone}))) is not None:
             try:
                 restored = self._read(step, abstract)
-            except _GoneError:
+            except GoneError:
                 gone.add(step)
             except DamageError as damage:
                 damaged[step] = str(damage)
@@ -214,10 +210,10 @@ class Checkpoints:
             try:
                 contents = self._check(step)
                 has_digests = contents.files is not None
-                with self._unless_gone(step):
+                with self._shelf.unless_gone(step):
                     items = self._storage.on_one_device(self._shelf.place(step), contents.leaves)
                     self._load(step, contents, items)
-            except _GoneError:
+            except GoneError:
                 continue  # removed meanwhile by a run
             except Exception as error:  # whatever Orbax makes of damage to its own description of the trees
                 damage = str(error) if isinstance(error, DamageError | InputError) else _line(error)
@@ -292,14 +288,14 @@ class Checkpoints:
 
         Raises:
             DamageError: naming the piece.
-            _GoneError: when it is not there, or no longer.
+            GoneError: when it is not there, or no longer.
             InputError: when it is of another model or format.
         """
         said = processes.agree(self._examined(step, abstract))
-        for kind in (DamageError, _GoneError, InputError):
+        for kind in (DamageError, GoneError, InputError):
             if kind.__name__ in said:
                 raise kind(said[kind.__name__])
-        with self._unless_gone(step):
+        with self._shelf.unless_gone(step):
             return self._load(step, manifest.read(self._shelf.place(step)), abstract)
 
     def _examined(self, step: int, abstract: Items) -> dict[str, str]:
@@ -308,14 +304,14 @@ class Checkpoints:
             try:
                 if (why := mismatch(abstract, self._check(step).leaves)) is not None:
                     raise InputError(f"{self._shelf.place(step)}: {why}")
-            except (DamageError, _GoneError, InputError) as error:
+            except (DamageError, GoneError, InputError) as error:
                 return {type(error).__name__: str(error)}
         return {}
 
     def _check(self, step: int) -> Manifest:
         """The manifest of a checkpoint whose files are all there and what they were."""
         folder = self._shelf.place(step)
-        with self._unless_gone(step):
+        with self._shelf.unless_gone(step):
             contents = manifest.read(folder)
             manifest.check_files(folder, contents.files or {})
         return contents
@@ -331,20 +327,6 @@ class Checkpoints:
         if (leaf := difference(contents.leaves, describe(items))) is not None:
             raise DamageError(f"{leaf} is not what was saved")
         return Restored(step, items, contents.position)
-
-    @contextlib.contextmanager
-    def _unless_gone(self, step: int) -> Iterator[None]:
-        """What goes wrong with a checkpoint that is no longer there is not damage.
-
-        Raises:
-            _GoneError: instead of any other error, where it is not there.
-        """
-        try:
-            yield
-        except Exception as error:
-            if not self._shelf.place(step).exists():
-                raise _GoneError(step) from error
-            raise
 
     def _tell(self, damaged: Mapping[int, str], set_aside: bool) -> None:
         """Names what is damaged, and where it is kept where it was in the way; and what a process did not finish."""

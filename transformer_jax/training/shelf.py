@@ -4,6 +4,7 @@ N is the checkpoint of step N. What begins with saving- or deleting- was left by
 set aside.
 """
 
+import contextlib
 import logging
 import re
 import shutil
@@ -22,6 +23,10 @@ _STEP = re.compile(r"0|[1-9]\d*")
 _UNFINISHED = re.compile(r"(?:saving-)?(\d+)(?:\.orbax-checkpoint-tmp)?")  # without saving-, of format 1
 
 _log = logging.getLogger(__name__)
+
+
+class GoneError(Exception):
+    """A checkpoint is not there, or no longer: a run that goes on has removed it."""
 
 
 class Shelf:
@@ -50,6 +55,20 @@ class Shelf:
         """Gives a checkpoint that is whole its name."""
         self.place_to_save(step).rename(self.place(step))
         to_disk(self.folder)
+
+    @contextlib.contextmanager
+    def unless_gone(self, step: int) -> Iterator[None]:
+        """What goes wrong with a checkpoint that is no longer there is not damage.
+
+        Raises:
+            GoneError: instead of any other error, where it is not there.
+        """
+        try:
+            yield
+        except Exception as error:
+            if not self.place(step).exists():
+                raise GoneError(step) from error
+            raise
 
     def metrics(self, step: int) -> dict[str, float] | None:
         """What was measured at a step; None where nothing was, or where it can no longer be read."""
