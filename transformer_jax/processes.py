@@ -1,16 +1,17 @@
 """The processes of one run: how they find each other, agree, and notice that one of them has died.
 
 With one process all of this is the identity. With many, each runs the same program; the coordinator, process 0, is the
-one that writes files and talks to whoever watches. What only one process can know or do reaches the others by
-`agree` and `on_coordinator`; what
-any of them may be told, by `highest`.
+one that writes files and talks to whoever watches. What only one process can know or do reaches the others by `agree`
+and `on_coordinator`; what any of them may be told, by `highest`.
 """
 
 import contextlib
 import json
 import os
+import signal
 import socket
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
@@ -20,12 +21,15 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from transformer_jax.config import ProcessesConfig
-from transformer_jax.errors import PEER_LOST, InputError, explain
+from transformer_jax.errors import FAILED_CHECK, PEER_LOST, InputError, explain
 
 _GOODBYE = b"\0"  # a connection that ends without it is that of a process that died
 _CHUNK = 1024  # bytes; messages are padded to a multiple, so that few programs are compiled
 _KEEPALIVE_PROBES = 3
+_GRACE = 3  # seconds
 _TPU = "the Cloud TPU"
+
+_peers: list[socket.socket] = []  # connections to the others, while the processes are connected
 
 
 @contextlib.contextmanager
@@ -43,13 +47,17 @@ def started(config: ProcessesConfig) -> Iterator[None]:
         yield
         return
     host = _own_address() if config.coordinator is None else config.coordinator.rpartition(":")[0]
-    with _watched(host, config.timeout):
-        try:
+    try:
+        with _watched(host, config.timeout):
             yield
             barrier("the end")
-        except Exception as error:
-            line, code = explain(error) or (traceback.format_exc().strip(), 1)
-            _leave(line, code)
+    except KeyboardInterrupt:
+        leave("error: interrupted", 128 + signal.SIGINT)
+    except Exception as error:
+        if (explained := explain(error)) is None:
+            time.sleep(_GRACE)  # a peer's death makes collectives fail: whoever waits for it tells it better
+            explained = traceback.format_exc().strip(), FAILED_CHECK
+        leave(*explained)
 
 
 def is_coordinator() -> bool:
@@ -159,14 +167,21 @@ def _watched(host: str, timeout: int) -> Iterator[None]:
     process dies, and by its keep-alive probes within `timeout` seconds when a host does. jax's heartbeats would abort
     with a page of C++; they remain for a process that hangs.
     """
-    connections = _meet(host, timeout)
+    try:
+        connections = _meet(host, timeout)
+    except OSError as error:
+        raise InputError(
+            f"the processes cannot watch each other: process 0 at {host} is not reached by all at a port of its own "
+            f"({error}); open the ports between the hosts"
+        ) from None
+    _peers.extend(connections.values())
     for peer, connection in connections.items():
         arguments = (connection, f"process {jax.process_index()}: process {peer}")
         threading.Thread(target=_wait_for_end, args=arguments, daemon=True, name=f"peer {peer}").start()
     yield
-    for connection in connections.values():
+    while _peers:
         with contextlib.suppress(OSError):
-            connection.sendall(_GOODBYE)
+            _peers.pop().sendall(_GOODBYE)
 
 
 def _meet(host: str, timeout: int) -> dict[int, socket.socket]:
@@ -183,7 +198,10 @@ def _meet(host: str, timeout: int) -> dict[int, socket.socket]:
         for _ in range(jax.process_count() - 1):
             connection, _ = server.accept()
             connection.settimeout(timeout)
-            connections[int(connection.recv(8, socket.MSG_WAITALL))] = _kept_alive(connection, timeout)
+            said = connection.recv(8, socket.MSG_WAITALL)
+            if not said.strip().isdigit():
+                raise OSError("somebody else called")
+            connections[int(said)] = _kept_alive(connection, timeout)
         return connections
 
 
@@ -216,19 +234,28 @@ def _kept_alive(connection: socket.socket, timeout: int) -> socket.socket:
 def _wait_for_end(connection: socket.socket, who: str) -> None:
     """Waits for a peer's end. Without it nothing can be saved, and what computes with it hangs."""
     try:
-        said_goodbye = connection.recv(1) == _GOODBYE
+        said = connection.recv(1)
     except OSError:
-        said_goodbye = False
-    if not said_goodbye:
-        _leave(
-            f"error: {who} has died or stopped with an error; start all processes again with the same command: "
-            "they go on from the newest checkpoint",
+        said = b""
+    if said == _GOODBYE:
+        return
+    if said in (b"", bytes([PEER_LOST])):
+        leave(
+            f"error: {who} has died; start all processes again with the same command: they go on from the newest "
+            "checkpoint",
             PEER_LOST,
         )
+    leave(f"error: {who} has stopped with an error of its own, which it tells", said[0])
 
 
-def _leave(line: str, code: int) -> NoReturn:
-    """Ends the process at once, by a line that does not go through the buffers of Python, which may be in use."""
+def leave(line: str, code: int) -> NoReturn:
+    """Ends this process at once, and all others with the same code.
+
+    The line does not go through the buffers of Python, which another thread may be using.
+    """
+    for peer in _peers:
+        with contextlib.suppress(OSError):
+            peer.sendall(bytes([code]))
     with contextlib.suppress(OSError):
         os.write(2, f"{line}\n".encode())
     os._exit(code)

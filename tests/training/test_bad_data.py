@@ -118,6 +118,7 @@ def test_a_run_that_stopped_on_the_way_goes_back_to_the_same_bits(experiment, tm
 
         monkeypatch.setattr(Observer, "advance", advance_or_die)
 
+    assert loop.train(experiment, tmp_path / "stopped", until=6) == 0  # saved off the schedule: never gone back to
     for step in (7, 5, 9):  # between the bad steps; after the run has gone back; behind the next checkpoint
         dies_once_at(step)
         with pytest.raises(KeyboardInterrupt):
@@ -142,7 +143,8 @@ def test_a_run_that_goes_bad_again_and_again_stops_with_a_report(experiment, tmp
     ) as no:
         loop.train(experiment, tmp_path / "run")
     assert explain(no.value) == (f"error: {no.value}", DIVERGED)
-    assert [line["what"] for line in lines(tmp_path / "run", "incidents.jsonl")].count("went back") == 3
+    assert [line["what"] for line in lines(tmp_path / "run", "incidents.jsonl")].count("went back") == 2
+    assert lines(tmp_path / "run", "incidents.jsonl")[-1]["what"] == "gave up"
     with Checkpoints(tmp_path / "run" / "checkpoints") as checkpoints:
         assert checkpoints.steps() == [4]
 

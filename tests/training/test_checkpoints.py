@@ -111,6 +111,15 @@ class TestWhatStays:
             assert checkpoints.best_step() == 2
             assert checkpoints.restore(abstract(items_of(0)), best_first=True).step == 2
 
+    def test_what_is_off_the_schedule_takes_no_place_of_what_is_on_it(self, tmp_path):
+        options = {"newest": 2, "scheduled": lambda step: step % 10 == 0}
+        save(tmp_path, 10, 20, 23, 27, **options)
+        with Checkpoints(tmp_path) as checkpoints:
+            assert checkpoints.steps() == [10, 20, 27]
+        save(tmp_path, 30, **options)
+        with Checkpoints(tmp_path) as checkpoints:
+            assert checkpoints.steps() == [20, 30]
+
     def test_one_that_is_not_complete_does_not_count_and_is_not_removed(self, tmp_path):
         save(tmp_path, 1, 2)
         truncate(max((tmp_path / "2").rglob("*"), key=lambda path: path.stat().st_size * path.is_file()))

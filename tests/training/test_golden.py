@@ -28,7 +28,11 @@ CASES = [
     *(pytest.param(number, shape, marks=pytest.mark.slow) for number in FORMATS for shape in MORE_MESHES),
 ]
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = [
+    pytest.mark.usefixtures("quick_compilation", "collected"),
+    # Orbax abandons its other reads of a damaged checkpoint in the middle.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 _specification = importlib.util.spec_from_file_location("make_golden", FOLDER / "make_golden.py")
 make_golden = importlib.util.module_from_spec(_specification)

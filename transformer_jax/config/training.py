@@ -136,7 +136,7 @@ class EvaluationConfig:
 class CheckpointConfig:
     """When checkpoints are written and which stay."""
 
-    every: int = placement(default=1_000)  # steps between two checkpoints; the last step is always saved
+    every: int = placement(default=1_000)  # steps between two checkpoints, where a run also goes back to
     newest: int = placement(default=3)  # checkpoints kept by age
     best: int = placement(default=1)  # checkpoints kept by evaluation.metric, beside the newest
     on_failure: Literal["stop", "go_on"] = placement(default="stop")  # when one cannot be saved, to a full disk say

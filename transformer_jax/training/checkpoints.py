@@ -9,12 +9,14 @@ import dataclasses
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import jax
+
 from transformer_jax import processes
-from transformer_jax.errors import InputError
+from transformer_jax.errors import MISTAKE, InputError
 from transformer_jax.training import manifest
 from transformer_jax.training.fingerprints import Fingerprints, Items, Leaves, describe, difference, mismatch
 from transformer_jax.training.manifest import DamageError, Manifest
@@ -60,14 +62,17 @@ class Checkpoints:
         newest: int | None = None,
         best: int = 0,
         score: Score | None = None,
+        scheduled: Callable[[int], bool] = lambda step: True,
         on_failure: Literal["stop", "go_on"] = "stop",
     ) -> None:
-        """Keeps the `newest` (all where None) and, by the highest `score` of their metrics, the `best` of them.
+        """Keeps the `newest` of the `scheduled` steps (all where None), and the `best` by the highest `score`.
 
+        Of steps off the schedule, which a signal asked for say, the newest alone is kept, until a later one is there.
         A save that fails, on a full disk say, raises; with "go_on" it is a warning, and the next save tries again.
+        With many processes it ends them all: they could not agree on what to do next.
         """
         self.folder = folder
-        self._shelf = Shelf(folder, newest=newest, best=best, score=score)
+        self._shelf = Shelf(folder, newest=newest, best=best, score=score, scheduled=scheduled)
         self._on_failure = on_failure
         self._storage = Storage()
         self._saving: threading.Thread | None = None
@@ -124,7 +129,7 @@ class Checkpoints:
             InputError: when this save, or the one before it, could not be written; what was there is intact.
         """
         began = time.monotonic()
-        self._settle()
+        self.settle()
         if processes.agree(self._shelf.place(step).exists()):
             raise InputError(f"{self._shelf.place(step)}: there is a checkpoint of this step already")
         contents = Manifest(dict(position), None if metrics is None else dict(metrics), {}, {})
@@ -176,7 +181,7 @@ class Checkpoints:
         Raises:
             InputError: when a checkpoint is of another model or format, or when none is intact; nothing is renamed.
         """
-        self._settle()
+        self.settle()
         damaged: dict[int, str] = {}
         gone: set[int] = set()
         while (step := processes.agree(self._next(steps, best_first, {*damaged, *gone}))) is not None:
@@ -239,8 +244,12 @@ class Checkpoints:
             self._saving.join()
             self._saving = None
 
-    def _settle(self) -> None:
-        """Waits for the save that is going on, and passes over its failure where that is wanted."""
+    def settle(self) -> None:
+        """Waits for the save that is going on, and passes over its failure where that is wanted.
+
+        Raises:
+            InputError: when it could not be written, and that is not to be passed over.
+        """
         self._join()
         self._failure = processes.agree(self._failure)
         if self._failure is not None:
@@ -250,6 +259,8 @@ class Checkpoints:
 
     def _fail(self, error: Exception) -> None:
         self._failure = _line(error)
+        if jax.process_count() > 1:  # the others may wait within Orbax for this one
+            processes.leave(f"error: {self._what_failed(self._failure)}: make room or mend the folder", MISTAKE)
         if self._on_failure == "go_on":
             _log.warning("%s; the run goes on", self._what_failed(self._failure))
 
@@ -302,8 +313,10 @@ class Checkpoints:
         """The coordinator's look at the files: the kind of error and its text, or nothing."""
         if processes.is_coordinator():
             try:
-                if (why := mismatch(abstract, self._check(step).leaves)) is not None:
-                    raise InputError(f"{self._shelf.place(step)}: {why}")
+                contents = self._check(step)
+                if (why := mismatch(abstract, contents.leaves)) is not None:
+                    old = "; an earlier version wrote it: its runs are translated with, not gone on with"
+                    raise InputError(f"{self._shelf.place(step)}: {why}{old if contents.files is None else ''}")
             except (DamageError, GoneError, InputError) as error:
                 return {type(error).__name__: str(error)}
         return {}
@@ -334,9 +347,11 @@ class Checkpoints:
             for step in self._shelf.unfinished():
                 _log.warning("%s: checkpoint %d was not finished and is skipped", self.folder, step)
         for step, damage in damaged.items():
+            if not processes.is_coordinator():
+                continue
             if not set_aside:
                 _log.warning("%s: checkpoint %d is damaged and skipped: %s", self.folder, step, damage)
-            elif processes.is_coordinator():
+            else:
                 kept = self._shelf.set_aside(step)
                 _log.warning("%s: checkpoint %d is damaged: %s; kept as %s", self.folder, step, damage, kept)
 

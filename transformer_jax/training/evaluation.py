@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import json
 import math
-import operator
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,11 @@ def loss_metrics(sums: LossSums, split: str) -> dict[str, float]:
 
 def evaluate_loss(eval_step: EvalStep, params: Parameters, batches: Iterable[Batch]) -> LossSums:
     """The sums of the loss over all batches; evaluated without dropout, summed in order."""
-    sums: LossSums = jax.device_get(functools.reduce(operator.add, (eval_step(params, batch) for batch in batches)))
+
+    def add(total: LossSums, sums: LossSums) -> LossSums:
+        return jax.block_until_ready(total + sums)  # with gloo, many programs that nothing orders hang
+
+    sums: LossSums = jax.device_get(functools.reduce(add, (eval_step(params, batch) for batch in batches)))
     return sums
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import signal
 from collections import deque
@@ -15,7 +16,7 @@ import numpy as np
 
 from transformer_jax import plots, processes, runs, sharding
 from transformer_jax.config import Experiment
-from transformer_jax.errors import DivergenceError
+from transformer_jax.errors import DivergenceError, InputError
 from transformer_jax.files import write_atomically
 from transformer_jax.runs import RunFolder
 from transformer_jax.training import data as datasets
@@ -97,10 +98,21 @@ def _train(experiment: Experiment, workdir: str | Path, mesh: jax.sharding.Mesh,
 def checkpoints_of(folder: RunFolder, experiment: Experiment) -> Checkpoints:
     """The checkpoints of a run, kept as its experiment says."""
     config = experiment.checkpoints
-    score = score_of(experiment.evaluation.metric)
+    if config.on_failure == "go_on" and jax.process_count() > 1:
+        raise InputError("checkpoints.on_failure='go_on': many processes cannot go on without a save; use 'stop'")
     return Checkpoints(
-        folder.checkpoints, newest=config.newest, best=config.best, score=score, on_failure=config.on_failure
+        folder.checkpoints,
+        newest=config.newest,
+        best=config.best,
+        score=score_of(experiment.evaluation.metric),
+        scheduled=functools.partial(_is_scheduled, experiment),
+        on_failure=config.on_failure,
     )
+
+
+def _is_scheduled(experiment: Experiment, step: int) -> bool:
+    """Whether a checkpoint of this step is due whatever happens to the run."""
+    return step % experiment.checkpoints.every == 0 or step % experiment.evaluation.every == 0
 
 
 def items_of(state: TrainState) -> Items:
@@ -115,12 +127,14 @@ def items_of(state: TrainState) -> Items:
 
 
 def _restore(
-    trainer: Trainer, checkpoints: Checkpoints, usual: Callable[[int], bool] = lambda step: True
+    trainer: Trainer, checkpoints: Checkpoints, among: Callable[[int], bool] = lambda step: True
 ) -> tuple[TrainState, Position]:
-    """The newest intact checkpoint, one of a `usual` step where there is one; else the state before the first step."""
-    steps = sorted(checkpoints.steps(), key=lambda step: (usual(step), step), reverse=True)
+    """The newest intact checkpoint among these steps; else the state before the first step."""
+    checkpoints.settle()
+    steps = [step for step in reversed(checkpoints.steps()) if among(step)]
     restored = checkpoints.restore(items_of(trainer.abstract_state), steps, set_aside=True)
     if restored is None:
+        checkpoints.discard_after(-1)
         return trainer.new_state(), Position()
     checkpoints.discard_after(restored.step)
     position = Position(**restored.position)
@@ -187,7 +201,7 @@ class _Run:
                 log = last or position.step % config.logging.every == 0
                 save = evaluate or enough or position.step % config.checkpoints.every == 0
                 while len(in_flight) > (0 if log or save or asked else IN_FLIGHT):
-                    trip, heard = _read(in_flight.popleft(), observer)
+                    trip, heard = self._read(in_flight.popleft(), observer)
                     if trip is not None:
                         return trip
                     asked = max(asked, heard)
@@ -214,11 +228,23 @@ class _Run:
         seconds = self.checkpoints.save(position.step, items_of(state), dataclasses.asdict(position), measured)
         observer.saved(position.step, seconds)
 
+    def _read(self, step: tuple[Position, list[int], jax.Array], observer: Observer) -> tuple[_Trip | None, int]:
+        """What a step told: whether the run has to go back, and the signal that it was asked to stop by."""
+        position, examples, device_report = step
+        told = StepReport(*np.asarray(device_report).tolist())
+        if not told.good:
+            observer.skipped(position, examples, told)
+        if not told.tripped:
+            return None, int(told.asked)
+        gives_up = position.rollbacks >= self.trainer.experiment.stability.max_rollbacks
+        observer.record(position, "gave up" if gives_up else "went back", loss=told.loss, spike=told.tripped == SPIKE)
+        return _Trip(position, told), 0
+
     def _go_back(self, trip: _Trip) -> tuple[TrainState, Position]:
         """The state of the last good checkpoint, and the position behind the data that led to the bad step.
 
-        A checkpoint of a step at which one is always due comes before one that a signal asked for: what a run does must
-        not depend on where it was interrupted.
+        Only a checkpoint of the schedule will do, none that a signal asked for: what a run does must not depend on
+        where it was interrupted.
 
         Raises:
             DivergenceError: when the run went back as often as it may.
@@ -234,28 +260,12 @@ class _Run:
                 f"step {bad.step:,}: {why} (loss {trip.told.loss:.4g}), after the run has gone back "
                 f"{bad.rollbacks} times; see {self.folder.incidents}: a lower learning rate, clipping, or other data"
             )
-        self.checkpoints.wait()
-        every = (config.checkpoints.every, config.evaluation.every)
-        state, position = _restore(
-            self.trainer, self.checkpoints, lambda step: any(step % number == 0 for number in every)
-        )
+        state, position = _restore(self.trainer, self.checkpoints, functools.partial(_is_scheduled, config))
         say(
             f"step {bad.step:,}: {why} (loss {trip.told.loss:.4g}); going back to step {position.step:,}, and on "
             "behind the data in between"
         )
         return self.trainer.passed_over(state), position.back_from(bad)
-
-
-def _read(step: tuple[Position, list[int], jax.Array], observer: Observer) -> tuple[_Trip | None, int]:
-    """What a step told: whether the run has to go back, and the signal that it was asked to stop by."""
-    position, examples, device_report = step
-    told = StepReport(*np.asarray(device_report).tolist())
-    if not told.good:
-        observer.skipped(position, examples, told)
-    if told.tripped:
-        observer.record(position, "went back", loss=told.loss, spike=told.tripped == SPIKE)
-        return _Trip(position, told), 0
-    return None, int(told.asked)
 
 
 def report(experiment: Experiment, folder: RunFolder, data: Data, mesh: jax.sharding.Mesh) -> None:

@@ -32,10 +32,21 @@ class GoneError(Exception):
 class Shelf:
     """Where checkpoints stand."""
 
-    def __init__(self, folder: Path, *, newest: int | None, best: int, score: Score | None) -> None:
-        """Keeps the `newest` (all where None) and, by the highest `score` of their metrics, the `best` of them."""
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        newest: int | None,
+        best: int,
+        score: Score | None,
+        scheduled: Callable[[int], bool] = lambda step: True,
+    ) -> None:
+        """Keeps the `newest` of the `scheduled` steps (all where None), the newest of all, and the `best` by `score`.
+
+        What is kept of the schedule does not depend on what else was saved, and so not on interruptions.
+        """
         self.folder = folder
-        self._newest, self._best, self._score = newest, best, score
+        self._newest, self._best, self._score, self._scheduled = newest, best, score, scheduled
 
     def steps(self) -> list[int]:
         """The steps at which a checkpoint lies, oldest first."""
@@ -93,7 +104,8 @@ class Shelf:
             return
         complete = [step for step in self.steps() if manifest.is_complete(self.place(step))]
         ranked = self.ranked(complete)
-        kept = {*complete[-self._newest :], *ranked[len(ranked) - min(self._best, len(ranked)) :]}
+        on_schedule = [step for step in complete if self._scheduled(step)]
+        kept = {*complete[-1:], *on_schedule[-self._newest :], *ranked[len(ranked) - min(self._best, len(ranked)) :]}
         self.remove([step for step in complete if step not in kept])
 
     def remove(self, steps: Sequence[int]) -> None:
