@@ -29,6 +29,7 @@ _KEEPALIVE_PROBES = 3
 _GRACE = 3  # seconds
 _TPU = "the Cloud TPU"
 
+_leaving = threading.Lock()
 _peers: list[socket.socket] = []  # connections to the others, while the processes are connected
 
 
@@ -253,9 +254,10 @@ def leave(line: str, code: int) -> NoReturn:
 
     The line does not go through the buffers of Python, which another thread may be using.
     """
+    _leaving.acquire()  # for good: who comes second, told by a peer of what the first has just told it, has to wait
+    with contextlib.suppress(OSError):
+        os.write(2, f"{line}\n".encode())
     for peer in _peers:
         with contextlib.suppress(OSError):
             peer.sendall(bytes([code]))
-    with contextlib.suppress(OSError):
-        os.write(2, f"{line}\n".encode())
     os._exit(code)
