@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from real_processes import TIMEOUT, Processes, fingerprints, write_experiment, write_pairs
 
-from transformer_jax.errors import MISTAKE, PEER_LOST
+from transformer_jax.errors import DIVERGED, MISTAKE, PEER_LOST
 from transformer_jax.training import metrics
 
 
@@ -174,3 +174,17 @@ def test_an_evaluation_of_many_batches_does_not_hang(start, tmp_path):
     with start(tmp_path / "run", 2, *flags, devices=2) as processes:
         codes, said = processes.end()
     assert codes == [0, 0], said
+
+
+def test_processes_go_back_together_and_give_up_together(start, tmp_path):
+    """A bound so low that clean data passes it, as soon as there is a mean to pass."""
+    flags = ["--stability.spike", "0.001", "--stability.max-rollbacks", "1"]
+    with start(tmp_path / "run", 2, *flags) as processes:
+        codes, said = processes.end()
+    assert codes == [DIVERGED, DIVERGED], said
+    assert sum("going back to step 14, and on behind the data in between" in line for line in said[0]) == 1
+    assert not any("going back" in line for line in said[1])
+    incidents = metrics.read(tmp_path / "run" / "incidents.jsonl")
+    assert [line["what"] for line in incidents] == ["skipped step", "went back", "skipped step", "gave up"]
+    steps = [line["step"] for line in metrics.read(tmp_path / "run" / "metrics.jsonl")]
+    assert steps == list(range(1, len(steps) + 1))

@@ -354,3 +354,11 @@ class TestResume:
     def test_another_vocabulary_or_packing(self, part, name, value, told, run, experiment):
         other = dataclasses.replace(getattr(experiment, part), **{name: value})
         self.check(run, dataclasses.replace(experiment, **{part: other}), "holds a run of another experiment", told)
+
+
+def test_means_over_other_intervals_are_not_compared(capsys):
+    sessions = [{"placement": {"logging.every": every}} for every in (3, 5)]
+    log = [{"step": 3, "train/loss": 1.0}, {"step": 4, "validation/loss": 2.0}]
+    assert reproduction._of_one_interval(sessions[:1], log, log) == (log, log)
+    assert reproduction._of_one_interval(sessions, log, log) == (log[1:], log[1:])
+    assert "logging.every of [3, 5]" in capsys.readouterr().err

@@ -256,6 +256,7 @@ class _Run:
             else f"{config.stability.max_skipped} bad steps in a row"
         )
         if bad.rollbacks >= config.stability.max_rollbacks:
+            processes.barrier("gave up")  # the first error ends all processes: the record is to be written by then
             raise DivergenceError(
                 f"step {bad.step:,}: {why} (loss {trip.told.loss:.4g}), after the run has gone back "
                 f"{bad.rollbacks} times; see {self.folder.incidents}: a lower learning rate, clipping, or other data"

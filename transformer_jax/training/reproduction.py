@@ -220,7 +220,7 @@ def _compare(original: _Original, new: RunFolder, stopped: int) -> Outcome:
     lines, found = 0, None
     if processes.is_coordinator():
         theirs = [line for line in original.lines if line["step"] <= reached]
-        lines, found = _compare_lines(theirs, read(new.metrics))
+        lines, found = _compare_lines(*_of_one_interval(original.sessions, theirs, read(new.metrics)))
     lines, found = processes.agree((lines, found))
     difference = None if found is None else Difference(*found)
     common = max(original.manifests.keys() & manifests.keys(), default=None)
@@ -229,6 +229,17 @@ def _compare(original: _Original, new: RunFolder, stopped: int) -> Outcome:
         leaves, difference = _compare_leaves(common, original.manifests[common], manifests[common])
     environments = _environments(original.sessions, runs.read_sessions(new)[-1])
     return Outcome(new.path, lines, leaves, common, difference, environments, stopped)
+
+
+def _of_one_interval(
+    sessions: Sequence[Mapping[str, Any]], *logs: list[dict[str, Any]]
+) -> tuple[list[dict[str, Any]], ...]:
+    """The lines of both logs that can be compared: means of training only where all sessions took them as often."""
+    intervals = {session["placement"].get("logging.every") for session in sessions}
+    if len(intervals) == 1:
+        return logs
+    say(f"the sessions of the run had logging.every of {sorted(intervals)}: its means of training are not compared")
+    return tuple([line for line in log if "train/loss" not in line] for log in logs)
 
 
 def _compare_lines(
