@@ -33,6 +33,7 @@ from transformer_jax.data.tokenizer import EOS_ID, PAD_ID, UNK_ID, Tokenizer, To
 from transformer_jax.models import Transformer
 from transformer_jax.runs import RunFolder
 from transformer_jax.sharding import ONE_DEVICE, make_mesh
+from transformer_jax.training import data as datasets
 from transformer_jax.training import loop
 from transformer_jax.translation import read_parameters
 
@@ -100,7 +101,7 @@ def main(archive):
     with tempfile.TemporaryDirectory() as temporary:
         os.chdir(temporary)
         write_pairs(seed=7)
-        loop.train_tokenizers = small_tokenizers
+        datasets.train_tokenizers = small_tokenizers
         loop.train(EXPERIMENT, "run")
         run = RunFolder("run")
         params, _ = read_parameters(run, EXPERIMENT, make_mesh(ONE_DEVICE, jax.devices()[:1]))

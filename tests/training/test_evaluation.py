@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from unittest.mock import Mock
 
 import jax
@@ -32,6 +34,17 @@ TRANSLATIONS = ["the cat sat on a mat .", "it's raining", "drei", "", "a dog, a 
 REFERENCES = ["the cat sat on the mat .", "it's raining", "vier", "so", "a dog, a bone"]
 MODEL = ModelConfig(encoder_layers=1, decoder_layers=1, width=6, num_heads=3, ffn_width=11, vocab_size=13, dropout=0.3)
 LENGTHS = (17, 19)
+
+
+def test_the_command_line_of_sacrebleu_gives_the_same_on_the_written_files(tmp_path):
+    scores = evaluation.score(TRANSLATIONS, REFERENCES)
+    text = evaluation.write_translations(tmp_path, "test", TRANSLATIONS, scores)
+    references = tmp_path / "references"
+    references.write_text("".join(f"{line}\n" for line in REFERENCES))
+    command = [sys.executable, "-m", "sacrebleu", references, "-i", text, "-m", "bleu", "chrf", "-b", "-w", "10"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert [float(number) for number in json.loads(told)] == [round(scores.bleu, 10), round(scores.chrf, 10)]
+    assert 0 < scores.bleu < 100
 
 
 class TestScore:

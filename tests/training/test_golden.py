@@ -13,9 +13,12 @@ from small_checkpoints import flip
 
 from transformer_jax.config import MeshConfig
 from transformer_jax.runs import RunFolder, open_run
-from transformer_jax.sharding import make_mesh
+from transformer_jax.sharding import ONE_DEVICE, make_mesh
+from transformer_jax.training import loop
 from transformer_jax.training.checkpoints import Checkpoints
 from transformer_jax.training.manifest import FORMAT_VERSION
+from transformer_jax.training.position import Position
+from transformer_jax.training.step import Trainer
 from transformer_jax.translation import read_parameters
 
 FOLDER = Path(__file__).parents[1] / "golden"
@@ -104,3 +107,14 @@ def test_format_1_without_digests_is_set_aside_too(golden, tmp_path):
     with Checkpoints(folder) as checkpoints:
         assert checkpoints.restore({}, set_aside=True).step == 3
         assert (checkpoints.steps(), checkpoints.aside()) == ([3], ["damaged-5"])
+
+
+def test_a_run_of_the_current_format_can_be_gone_on_with(golden):
+    """All that a training state is made of comes back: compiles nothing."""
+    folder, _ = golden[max(FORMATS)]
+    experiment = open_run(folder)
+    trainer = Trainer(experiment, make_mesh(ONE_DEVICE, jax.devices()[:1]), total_steps=3)
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        restored = checkpoints.restore(loop.items_of(trainer.abstract_state))
+    assert Position(**restored.position).step == restored.step == 3
+    assert int(restored.items["health"].good) == 3
