@@ -174,3 +174,12 @@ def test_a_corrupted_batch_is_a_spike_and_clean_data_never_is(experiment, tmp_pa
     logged = metrics.read(tmp_path / "run" / "metrics.jsonl")
     assert [line["step"] for line in logged] == list(range(24, 1_009, 24))
     assert sum(line["train/skipped_steps"] for line in logged) == 0
+
+
+def test_a_run_whose_schedule_has_changed_goes_back_to_what_there_is(experiment, tmp_path, monkeypatch, capfd):
+    """Checkpoints at 4 and 6, of which the new schedule knows none: better than to start from the beginning."""
+    Spoiled(monkeypatch, nan=[6, 7])
+    assert loop.train(experiment, tmp_path / "run", until=6) == 0
+    moved = replace(experiment, checkpoints=CheckpointConfig(every=5))
+    assert loop.train(moved, tmp_path / "run") == 0
+    assert "going back to step 6" in capfd.readouterr().err

@@ -200,7 +200,7 @@ class TestLargestBatch:
     importlib.util.find_spec("libtpu") is None, reason='the TPU compiler is missing: pip install ".[tpu]"'
 )
 class TestTpu:
-    def test_a_step(self, made):
+    def test_a_step(self, made, capfd):
         mesh = make_mesh(MESH, topologies.tpus("v5e:2x4"))
         on_tpu = plan(EXPERIMENT, mesh, topologies.memory("v5e:2x4"))
         assert on_tpu.fits
@@ -209,6 +209,24 @@ class TestTpu:
         assert replace(on_tpu.memory, **exact) == replace(made.memory, **exact)
         assert on_tpu.memory.program > 0
         assert programs.moved_by_kind(on_tpu.collectives)["all-gather"][1] > 0
+        assert "rematerialization" not in capfd.readouterr().err  # of embeddings that the compiler cannot keep split
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize(
+        ("name", "fsdp", "rows"), [("v5e:2x4", 2, 96), ("v5e:16x16", 16, 256), ("v5p:4x4x4", 8, 128)]
+    )
+    def test_the_big_model(self, name, fsdp, rows, capfd):
+        """Minutes each. No device ever holds the table of all words, and nothing is computed again for its sake."""
+        experiment = load_experiment(BIG)
+        experiment = replace(experiment, batch=replace(experiment.batch, rows=rows))
+        mesh = make_mesh(MeshConfig(fsdp=fsdp), topologies.tpus(name))
+        made = plan(experiment, mesh, topologies.memory(name))
+        assert made.fits
+        assert made.parameters == 214_171_648
+        gathered = [shape for move in made.collectives if move.kind == "all-gather" for shape in move.shapes]
+        assert gathered
+        assert (37_000, 1024) not in gathered
+        assert "rematerialization" not in capfd.readouterr().err
 
     def test_a_step_that_does_not_fit(self):
         experiment = replace(EXPERIMENT, batch=replace(EXPERIMENT.batch, rows=2**26))

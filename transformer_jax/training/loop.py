@@ -244,7 +244,7 @@ class _Run:
         """The state of the last good checkpoint, and the position behind the data that led to the bad step.
 
         Only a checkpoint of the schedule will do, none that a signal asked for: what a run does must not depend on
-        where it was interrupted.
+        where it was interrupted. Without one, a run that should have had one by now goes back to what there is.
 
         Raises:
             DivergenceError: when the run went back as often as it may.
@@ -261,7 +261,12 @@ class _Run:
                 f"step {bad.step:,}: {why} (loss {trip.told.loss:.4g}), after the run has gone back "
                 f"{bad.rollbacks} times; see {self.folder.incidents}: a lower learning rate, clipping, or other data"
             )
-        state, position = _restore(self.trainer, self.checkpoints, functools.partial(_is_scheduled, config))
+        self.checkpoints.settle()
+        scheduled = functools.partial(_is_scheduled, config)
+        due = bad.step > min(config.checkpoints.every, config.evaluation.every)
+        none = processes.agree(not any(map(scheduled, self.checkpoints.steps())))
+        anything = due and none  # another schedule, say, was the one of the session before
+        state, position = _restore(self.trainer, self.checkpoints, (lambda step: True) if anything else scheduled)
         say(
             f"step {bad.step:,}: {why} (loss {trip.told.loss:.4g}); going back to step {position.step:,}, and on "
             "behind the data in between"
