@@ -127,7 +127,7 @@ def kills(bench: Bench, count: int) -> Row:
     return row
 
 
-PHASES = {"compiling": "training: ", "stepping": "step 20/", "saving": "step 35/", "evaluating": "step 59/"}
+PHASES = {"compiling": "validation: ", "stepping": "step 20/", "saving": "step 35/", "evaluating": "step 59/"}
 
 
 def signals(bench: Bench) -> Row:
@@ -141,6 +141,7 @@ def signals(bench: Bench) -> Row:
             for phase, line in PHASES.items():
                 with bench.start(workdir, *machine) as processes:
                     processes.wait_for(line)
+                    time.sleep(1.5 if phase == "compiling" else 0)  # that line is the last before it
                     processes.all[-1].send_signal(number)
                     codes, said = processes.end()
                 told = any("saved step" in text for text in said[0])
@@ -156,7 +157,8 @@ def second_signals(bench: Bench) -> Row:
     row = Row("a second signal exits at once")
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         with bench.start(bench.folder / f"twice-{number.name}") as processes:
-            processes.wait_for("training: ")
+            processes.wait_for("validation: ")
+            time.sleep(1.5)
             processes.all[0].send_signal(number)
             processes.wait_for(f"{number.name}: saving")
             processes.all[0].send_signal(number)

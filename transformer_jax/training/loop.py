@@ -76,16 +76,15 @@ def _train(experiment: Experiment, workdir: str | Path, mesh: jax.sharding.Mesh,
         )
     )
     config = experiment.training
-    trainer = Trainer(experiment, mesh, config.steps or data.training_batches.total_steps(config.epochs or 0))
-    with checkpoints_of(folder, experiment) as checkpoints:
+    with Interruption() as interruption, checkpoints_of(folder, experiment) as checkpoints:
+        trainer = Trainer(experiment, mesh, config.steps or data.training_batches.total_steps(config.epochs or 0))
         state, position = _restore(trainer, checkpoints)
         if position.is_last(trainer.total_steps) and processes.agree(folder.results.exists()):
             say(f"{folder.path}: finished at step {position.step:,}; nothing to do; see {folder.results}")
             return 0
-        with Interruption() as interruption:
-            run = _Run(folder, data, trainer, checkpoints, interruption, until)
-            position = run.until_the_end(state, position)
-            asked = processes.highest(interruption.signal or 0)
+        run = _Run(folder, data, trainer, checkpoints, interruption, until)
+        position = run.until_the_end(state, position)
+        asked = processes.highest(interruption.signal or 0)
     if asked:
         further = "; the same command goes on from there" if until is None else ""
         say(f"{signal.Signals(asked).name}: saved step {position.step:,}{further}")
