@@ -42,8 +42,8 @@ def eight(words, trainers, tmp_path_factory):
 
 
 MESHES = [
-    (1, MeshConfig(data=1)),
     (4, MeshConfig(data=2, fsdp=2)),
+    pytest.param(1, MeshConfig(data=1), marks=pytest.mark.slow),
     pytest.param(2, MeshConfig(data=2), marks=pytest.mark.slow),
     pytest.param(8, MeshConfig(data=1, fsdp=8), marks=pytest.mark.slow),
     pytest.param(8, MeshConfig(data=8), marks=pytest.mark.slow),
