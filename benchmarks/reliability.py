@@ -245,7 +245,7 @@ def small_disk(folder: Path, size: str) -> Iterator[None]:
 def fill(folder: Path) -> Path:
     """A file that takes all the room there is."""
     ballast = folder / "ballast"
-    with ballast.open("wb") as file, contextlib.suppress(OSError):
+    with contextlib.suppress(OSError), ballast.open("wb") as file:  # the run may have been quicker
         while True:
             file.write(bytes(4096))
             file.flush()
