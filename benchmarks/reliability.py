@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 
@@ -39,8 +40,21 @@ from transformer_jax.errors import MISTAKE, PEER_LOST  # noqa: E402
 from transformer_jax.models import abstract_parameters  # noqa: E402
 from transformer_jax.training.checkpoints import Checkpoints  # noqa: E402
 
-LONG = ("--training.steps", "480")  # so that a run is not over before a signal is on its way
-FOUR = ("--mesh.data", "2", "--mesh.fsdp", "2", "--mesh.tensor", "1")
+# Many steps, so that a run is not over before a signal is on its way; and many checkpoints.
+LONG = ("--training.steps", "480", "--evaluation.every", "60", "--checkpoints.every", "7")
+
+
+class Machine(NamedTuple):
+    """What a run is started on."""
+
+    processes: int = 1
+    devices: int = 1  # of a process
+    flags: tuple[str, ...] = ()
+
+
+ONE_DEVICE = Machine()
+FOUR_DEVICES = Machine(devices=4, flags=("--mesh.data", "2", "--mesh.fsdp", "2", "--mesh.tensor", "1"))
+TWO_PROCESSES = Machine(processes=2)
 
 
 @dataclasses.dataclass
@@ -68,31 +82,32 @@ class Bench:
         self.random = random.Random(seed)
         (folder / "experiments").mkdir()
         self.file = write_experiment(folder / "experiments")
-        self.straight: dict[tuple[int, int, tuple[str, ...]], Path] = {}
+        self.straight: dict[Machine, Path] = {}
 
-    def start(self, workdir: Path, count: int = 1, devices: int = 1, flags: tuple[str, ...] = ()) -> Processes:
+    def start(self, workdir: Path, machine: Machine = ONE_DEVICE) -> Processes:
         """Starts the run of a folder, or goes on with it."""
+        count, devices, flags = machine
         return Processes(self.file, workdir, count, self.folder / "compiled", *LONG, *flags, devices=devices)
 
-    def finish(self, workdir: Path, *machine: object) -> str:
+    def finish(self, workdir: Path, machine: Machine = ONE_DEVICE) -> str:
         """Goes on until the end; what went wrong, or nothing."""
-        with self.start(workdir, *machine) as processes:  # type: ignore[arg-type]
+        with self.start(workdir, machine) as processes:
             codes, said = processes.end()
         return "" if set(codes) == {0} else f"codes {codes}: {said[0][-1:]}"
 
-    def undisturbed(self, *machine: object) -> Path:
+    def undisturbed(self, machine: Machine = ONE_DEVICE) -> Path:
         """The run on this machine that nothing happened to."""
         if machine not in self.straight:
             workdir = self.folder / f"straight-{len(self.straight)}"
-            wrong = self.finish(workdir, *machine)
+            wrong = self.finish(workdir, machine)
             if wrong:
                 raise SystemExit(f"the undisturbed run failed: {wrong}")
-            self.straight[machine] = workdir  # type: ignore[index]
-        return self.straight[machine]  # type: ignore[index]
+            self.straight[machine] = workdir
+        return self.straight[machine]
 
-    def same(self, workdir: Path, *machine: object) -> bool:
+    def same(self, workdir: Path, machine: Machine = ONE_DEVICE) -> bool:
         """Whether a finished run has the bits of the undisturbed one."""
-        other = self.undisturbed(*machine)
+        other = self.undisturbed(machine)
         alike = (workdir / "metrics.jsonl").read_bytes() == (other / "metrics.jsonl").read_bytes()
         return alike and fingerprints(workdir) == fingerprints(other)
 
@@ -100,20 +115,19 @@ class Bench:
 def kills(bench: Bench, count: int) -> Row:
     """SIGKILL at random moments: while it compiles, between steps, while it evaluates and saves."""
     row = Row("kills at random moments, survived to the bit")
-    machine = (1, 1, ())
-    bench.undisturbed(*machine)
+    bench.undisturbed()
 
     def one_run(number: int, moments: list[tuple[int, float]]) -> tuple[int, str]:
         workdir, killed = bench.folder / f"killed-{number}", 0
         for step, delay in moments:
-            with bench.start(workdir, *machine) as processes:
+            with bench.start(workdir) as processes:
                 processes.wait_for(f"step {step}/" if step else "training: ")
                 time.sleep(delay)
                 processes.all[0].kill()
                 codes, _ = processes.end()
                 killed += codes == [-signal.SIGKILL]
-        wrong = bench.finish(workdir, *machine)
-        return killed, wrong or ("" if bench.same(workdir, *machine) else "another run came out")
+        wrong = bench.finish(workdir)
+        return killed, wrong or ("" if bench.same(workdir) else "another run came out")
 
     plans = []
     for start in range(0, count, 10):
@@ -133,13 +147,13 @@ PHASES = {"compiling": "validation: ", "stepping": "step 20/", "saving": "step 3
 def signals(bench: Bench) -> Row:
     """Every signal in every phase, one after the other in one run, on three kinds of machine."""
     row = Row("signals in every phase: saved, the right code, on to the same bits")
-    machines = {"one process": (1, 1, ()), "four devices": (1, 4, FOUR), "two processes": (2, 1, ())}
+    machines = {"one process": ONE_DEVICE, "four devices": FOUR_DEVICES, "two processes": TWO_PROCESSES}
     for name, machine in machines.items():
-        bench.undisturbed(*machine)
+        bench.undisturbed(machine)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             workdir = bench.folder / f"{name}-{number.name}"
             for phase, line in PHASES.items():
-                with bench.start(workdir, *machine) as processes:
+                with bench.start(workdir, machine) as processes:
                     processes.wait_for(line)
                     time.sleep(1.5 if phase == "compiling" else 0)  # that line is the last before it
                     processes.all[-1].send_signal(number)
@@ -147,8 +161,8 @@ def signals(bench: Bench) -> Row:
                 told = any("saved step" in text for text in said[0])
                 holds = set(codes) == {128 + number} and told
                 row.count(holds, f"{name}, {number.name} while {phase}: codes {codes}, {said[0][-2:]}")
-            wrong = bench.finish(workdir, *machine)
-            row.count(not wrong and bench.same(workdir, *machine), f"{name}, {number.name}: {wrong or 'other bits'}")
+            wrong = bench.finish(workdir, machine)
+            row.count(not wrong and bench.same(workdir, machine), f"{name}, {number.name}: {wrong or 'other bits'}")
     return row
 
 
@@ -170,26 +184,26 @@ def second_signals(bench: Bench) -> Row:
 def peers(bench: Bench, count: int) -> Row:
     """Two processes, one of which is killed again and again, either of them."""
     row = Row("peers killed: the other exits by one line, and the run goes on to the same bits")
-    machine = (2, 1, ())
+    machine = TWO_PROCESSES
     workdir = bench.folder / "peers"
-    bench.undisturbed(*machine)
+    bench.undisturbed(machine)
     for step in sorted(bench.random.sample(range(1, 118), count)):
         victim = bench.random.randrange(2)
-        with bench.start(workdir, *machine) as processes:
+        with bench.start(workdir, machine) as processes:
             processes.wait_for(f"step {step}/")
             processes.all[victim].kill()
             codes, said = processes.end()
         errors = [line for line in said[1 - victim] if line.startswith("error: ")]
         row.count(codes[1 - victim] == PEER_LOST and len(errors) == 1, f"step {step}: codes {codes}, {errors}")
-    wrong = bench.finish(workdir, *machine)
-    row.count(not wrong and bench.same(workdir, *machine), wrong or "other bits")
+    wrong = bench.finish(workdir, machine)
+    row.count(not wrong and bench.same(workdir, machine), wrong or "other bits")
     return row
 
 
 def damage(bench: Bench, count: int) -> Row:
     """Bits flipped, files cut and deleted, over every file of the newest checkpoint."""
     row = Row("damaged checkpoints found, the piece named, the one before it used")
-    run = bench.undisturbed(1, 1, ())
+    run = bench.undisturbed()
     experiment = runs.open_run(run)
     mesh = sharding.make_mesh(sharding.ONE_DEVICE, jax.devices()[:1])
     wanted = {"parameters": abstract_parameters(experiment.model, mesh)}
@@ -255,7 +269,6 @@ def fill(folder: Path) -> Path:
 def disks(bench: Bench) -> Row:
     """A disk that fills up under a run; one under its checkpoints alone, with both policies."""
     row = Row("disks filled: one line or a warning, older checkpoints intact, on to the same bits")
-    machine = (1, 1, ())
     for name, place, flags in (
         ("run folder", "", ()),
         ("checkpoints, stop", "checkpoints", ()),
@@ -263,7 +276,7 @@ def disks(bench: Bench) -> Row:
     ):
         workdir = bench.folder / name.replace(", ", "-").replace(" ", "-")
         with small_disk(workdir / place, "64m"):
-            with bench.start(workdir, 1, 1, flags) as processes:
+            with bench.start(workdir, Machine(flags=flags)) as processes:
                 processes.wait_for("step 15/")
                 ballast = fill(workdir / place)
                 if flags:
@@ -278,15 +291,15 @@ def disks(bench: Bench) -> Row:
             else:
                 errors = [line for line in said[0] if line.startswith("error: ")]
                 row.count(codes == [MISTAKE] and len(errors) == 1 and intact, f"{name}: {codes}, {said[0][-3:]}")
-            wrong = bench.finish(workdir, *machine)
-            row.count(not wrong and bench.same(workdir, *machine), f"{name}: {wrong or 'other bits'}")
+            wrong = bench.finish(workdir)
+            row.count(not wrong and bench.same(workdir), f"{name}: {wrong or 'other bits'}")
     return row
 
 
 def wrong_resumes(bench: Bench) -> Row:
     """Settings, data and tokenizers that are not those of the run; the folder must stay as it was."""
     row = Row("wrong resumes refused by one line, the folder unchanged")
-    run = bench.undisturbed(1, 1, ())
+    run = bench.undisturbed()
     flags = [
         ["--seed", "1"],
         ["--model.dropout", "0.2"],

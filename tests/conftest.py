@@ -1,24 +1,18 @@
-"""Eight simulated CPU devices, set before any backend starts; no silent rank promotion."""
+"""Eight simulated CPU devices, set before any backend starts; quick compilation; no silent rank promotion."""
 
 import os
 
 os.environ["JAX_PLATFORMS"] = "cpu"  # a GPU beside these tests stays idle
 
 import jax
-import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
+# These tests compile much and compute little: without most optimizations XLA takes half the time. The processes that
+# they start compile as users do.
+jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
-@pytest.fixture(scope="module")
-def quick_compilation():
-    """For tests that compile much and compute little: without most optimizations XLA takes half the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def pytest_collection_modifyitems(items):
-    """The longest file first: by files, two workers share the tests, and none should end with it."""
-    items.sort(key=lambda item: item.path.name != "test_loop.py")
+    """The longest files first: by files, two workers share the tests, and none should end with them."""
+    items.sort(key=lambda item: item.path.name not in {"test_loop.py", "test_processes.py"})

@@ -20,8 +20,6 @@ from transformer_jax.attention import (
 )
 from transformer_jax.config import ModelConfig
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 B, T, S, H, K = 2, 3, 5, 7, 11
 
 

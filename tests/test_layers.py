@@ -22,8 +22,6 @@ from transformer_jax.layers import (
     sinusoids,
 )
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 CONFIG = ModelConfig(width=6, num_heads=2, ffn_width=7, vocab_size=5, pad_id=3, dropout=0.0)
 
 

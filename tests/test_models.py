@@ -14,8 +14,6 @@ from transformer_jax.config import ModelConfig
 from transformer_jax.layers import Embedding, sinusoids
 from transformer_jax.models import Decoder, Encoder, Transformer, decoding_parameters, init_parameters
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 CONFIG = ModelConfig(
     encoder_layers=1,
     decoder_layers=2,

@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from jax.sharding import PartitionSpec
 
 from transformer_jax.config import MeshConfig
@@ -221,7 +220,6 @@ def test_as_the_gpu_compiler_writes_it():
     ]
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_a_program_compiled_here():
     mesh = make_mesh(MeshConfig(data=8))
     rows, whole = (jax.sharding.NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("data",), ()))

@@ -15,8 +15,6 @@ from transformer_jax.errors import InputError
 from transformer_jax.models import Transformer, init_parameters
 from transformer_jax.translation import Translator
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 MODEL = ModelConfig(
     encoder_layers=1,
     decoder_layers=2,

@@ -6,6 +6,7 @@ and `on_coordinator`; what any of them may be told, by `highest`.
 """
 
 import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -175,6 +176,7 @@ def _watched(host: str, timeout: int) -> Iterator[None]:
             f"the processes cannot watch each other: process 0 at {host} is not reached by all at a port of its own "
             f"({error}); open the ports between the hosts"
         ) from None
+    _hold_up_aborts()
     _peers.extend(connections.values())
     for peer, connection in connections.items():
         arguments = (connection, f"process {jax.process_index()}: process {peer}")
@@ -183,6 +185,17 @@ def _watched(host: str, timeout: int) -> Iterator[None]:
     while _peers:
         with contextlib.suppress(OSError):
             _peers.pop().sendall(_GOODBYE)
+
+
+def _hold_up_aborts() -> None:
+    """Gives whoever watches the peers some seconds to end this process before an abort does.
+
+    jax's client aborts as soon as the coordinator's service is gone, from a thread in C++ that no lock of Python stops.
+    The handler is the C library's own sleep: called with the number of the signal, 6, it takes 6 seconds.
+    """
+    library = ctypes.CDLL(None)
+    library.signal.argtypes = (ctypes.c_int, ctypes.c_void_p)
+    library.signal(signal.SIGABRT, ctypes.cast(library.sleep, ctypes.c_void_p))
 
 
 def _meet(host: str, timeout: int) -> dict[int, socket.socket]:

@@ -21,9 +21,9 @@ def get_config():
         batch=BatchConfig(rows=4, source_length=13, target_length=11),
         model=ModelConfig(encoder_layers=1, decoder_layers=1, width=6, num_heads=1, ffn_width=10, vocab_size=12),
         schedule=Schedule(kind="constant", peak=1e-2, warmup_steps=3),
-        training=TrainingConfig(steps=120),
-        evaluation=EvaluationConfig(every=60, translations=0),
-        checkpoints=CheckpointConfig(every=7, newest=2),
+        training=TrainingConfig(steps=48),
+        evaluation=EvaluationConfig(every=24, translations=0),
+        checkpoints=CheckpointConfig(every=8, newest=2),
         decoding=DecodingConfig(beam=1, extra_length=3),
         logging=LoggingConfig(every=1, tensorboard=False),
     )
@@ -31,7 +31,7 @@ def get_config():
 
 
 def write_experiment(folder):
-    """The file of an experiment of a hundred and twenty quick steps, beside its data; 13 lines are evaluated."""
+    """The file of an experiment of forty-eight quick steps, beside its data; 13 lines are evaluated."""
     write_pairs(folder, "train", 53)
     write_pairs(folder, "held", 13)  # on two processes the last batch is ragged
     file = folder / "reversed_words.py"

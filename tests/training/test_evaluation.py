@@ -131,7 +131,6 @@ def one_by_one(params, tokenizers, pairs):
         yield -float(log_probs(source, target)[0, np.arange(len(theirs)), np.array(theirs)].sum()), len(theirs)
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_the_loss_over_batches_is_the_mean_over_the_tokens_of_all_sentences_one_by_one(tmp_path):
     words = np.random.default_rng(5).choice(["ab", "c", "dab"], (13, 5))
     lines = [" ".join(line[: 1 + number % 5]) for number, line in enumerate(words)]

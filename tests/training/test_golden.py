@@ -32,7 +32,7 @@ CASES = [
 ]
 
 pytestmark = [
-    pytest.mark.usefixtures("quick_compilation", "collected"),
+    pytest.mark.usefixtures("collected"),
     # Orbax abandons its other reads of a damaged checkpoint in the middle.
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]

@@ -1,15 +1,16 @@
-"""A run repeated, and a run killed and started again, are the same run to the bit: dropout, packing and all."""
+"""A run killed, stopped, damaged and started again is the same run to the bit: dropout, packing and all."""
 
 import json
 import os
 import signal
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from real_processes import fingerprints
 
 from transformer_jax import runs, sharding
 from transformer_jax.config import MeshConfig
@@ -113,12 +114,6 @@ def straight(experiment_file, compiled, tmp_path_factory):
     return workdir
 
 
-def fingerprints(workdir: Path) -> dict:
-    """Of every leaf of every item of the last checkpoint: 64 bits that change with any bit."""
-    with Checkpoints(workdir / "checkpoints") as checkpoints:
-        return checkpoints.leaves(checkpoints.steps()[-1])
-
-
 def parameters(workdir: Path, step: int | None = None) -> list[np.ndarray]:
     import jax
 
@@ -152,20 +147,73 @@ def test_a_run_writes_all_that_it_promises(straight):
         assert (straight / name).exists(), name
 
 
-def test_a_run_repeated_is_the_same_to_the_bit(straight, experiment_file, compiled, tmp_path):
-    assert run(experiment_file, tmp_path / "again", compiled).returncode == 0
-    assert_same_run(straight, tmp_path / "again")
+@dataclass(frozen=True)
+class Battered:
+    """That run with all that can happen to it, how each of its starts ended, and what they said."""
+
+    workdir: Path
+    codes: list[int]
+    told: list[str]
+    damaged: dict  # fingerprints of the checkpoint of step 6 before it was damaged
+    made_again: dict  # and after that
 
 
-def test_a_run_killed_anywhere_and_restarted_is_the_same_to_the_bit(straight, experiment_file, compiled, tmp_path):
-    workdir = tmp_path / "killed"
-    # Before the first checkpoint; between a checkpoint and an evaluation; while saving; behind a line of metrics whose
-    # checkpoint is missing; while saving what was just evaluated.
-    for death in (("step", "2"), ("step", "4"), ("save", "6"), ("step", "9"), ("save", "10")):
-        assert run(experiment_file, workdir, compiled, *death).returncode == -signal.SIGKILL, death
-    result = run(experiment_file, workdir, compiled)
-    assert result.returncode == 0, result.stderr
-    assert_same_run(straight, workdir)
+@pytest.fixture(scope="module")
+def battered(experiment_file, compiled, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "battered"
+    ends = [run(experiment_file, workdir, compiled, "step", "2")]  # before the first checkpoint
+    ends.append(stopped_by(signal.SIGTERM, experiment_file, workdir, compiled))
+    ends.append(run(experiment_file, workdir, compiled, "save", "6"))
+    ends.append(run(experiment_file, workdir, compiled, "save", "9"))  # there are lines of metrics behind step 6
+    damaged = leaves(workdir, 6)
+    cut(workdir, 6)
+    ends.append(run(experiment_file, workdir, compiled, "save", "10"))  # of what was just evaluated
+    made_again = leaves(workdir, 6)
+    ends.append(run(experiment_file, workdir, compiled))
+    return Battered(workdir, [end.returncode for end in ends], [end.stderr for end in ends], damaged, made_again)
+
+
+def stopped_by(number: int, file: Path, workdir: Path, environment: dict[str, str]) -> subprocess.CompletedProcess:
+    """Sends the signal when the first line of metrics is there."""
+    command = [sys.executable, str(Path(__file__).with_name("run_and_die.py")), str(file), str(workdir)]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if line.startswith("step 2/"):
+                process.send_signal(number)
+                break
+        rest = process.stderr.read()
+    return subprocess.CompletedProcess(command, process.returncode, stderr=rest)
+
+
+def leaves(workdir: Path, step: int) -> dict:
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
+        return checkpoints.leaves(step)
+
+
+def cut(workdir: Path, step: int) -> None:
+    """Halves the largest file of the parameters."""
+    files = [file for file in (workdir / "checkpoints" / str(step) / "parameters").rglob("*") if file.is_file()]
+    largest = max(files, key=lambda file: file.stat().st_size)
+    os.truncate(largest, largest.stat().st_size // 2)
+
+
+def test_a_run_killed_stopped_and_damaged_is_the_same_to_the_bit(straight, battered):
+    killed = -signal.SIGKILL
+    assert battered.codes == [killed, 128 + signal.SIGTERM, killed, killed, killed, 0], battered.told
+    assert_same_run(straight, battered.workdir)
+
+
+def test_sigterm_says_at_which_step_it_saved(battered):
+    assert "SIGTERM: saved step " in battered.told[1]
+
+
+def test_a_damaged_checkpoint_is_named_kept_and_made_again(battered):
+    assert "checkpoint 6 is damaged: parameters/" in battered.told[4]
+    assert "kept as damaged-6" in battered.told[4]
+    assert "is damaged" not in battered.told[5]
+    assert battered.made_again == battered.damaged
+    with Checkpoints(battered.workdir / "checkpoints") as checkpoints:
+        assert checkpoints.aside() == ["damaged-6"]
 
 
 def test_a_finished_run_says_so_and_does_nothing(straight, experiment_file, compiled):
@@ -174,50 +222,6 @@ def test_a_finished_run_says_so_and_does_nothing(straight, experiment_file, comp
     assert result.returncode == 0
     assert "finished" in result.stderr
     assert {path: path.stat().st_mtime_ns for path in (straight / "checkpoints").rglob("*")} == before
-
-
-def test_sigterm_saves_and_exits_and_the_run_goes_on_to_the_same_bits(straight, experiment_file, compiled, tmp_path):
-    workdir = tmp_path / "terminated"
-    command = [sys.executable, str(Path(__file__).with_name("run_and_die.py")), str(experiment_file), str(workdir)]
-    with subprocess.Popen(command, env=compiled, stderr=subprocess.PIPE, text=True) as process:
-        for line in process.stderr:
-            if line.startswith("step 2/"):  # the first line of metrics
-                process.send_signal(signal.SIGTERM)
-                break
-        rest = process.stderr.read()
-    assert process.returncode == 128 + signal.SIGTERM, rest
-    assert "saved step" in rest
-    assert run(experiment_file, workdir, compiled).returncode == 0
-    assert_same_run(straight, workdir)
-
-
-def test_a_damaged_newest_checkpoint_is_made_again_on_the_way_to_the_same_bits(
-    straight, experiment_file, compiled, tmp_path
-):
-    workdir = tmp_path / "damaged"
-    assert run(experiment_file, workdir, compiled, "save", "9").returncode == -signal.SIGKILL
-    with Checkpoints(workdir / "checkpoints") as checkpoints:
-        newest = checkpoints.steps()[-1]
-        leaves = checkpoints.leaves(newest)
-    arrays = (workdir / "checkpoints" / str(newest) / "parameters").rglob("*")
-    largest = max((file for file in arrays if file.is_file()), key=lambda file: file.stat().st_size)
-    os.truncate(largest, largest.stat().st_size // 2)
-
-    # A save waits for the one before it: the step is on disk once more when this start dies.
-    result = run(experiment_file, workdir, compiled, "save", "10")
-    assert result.returncode == -signal.SIGKILL
-    assert f"checkpoint {newest} is damaged: parameters/" in result.stderr
-    assert f"kept as damaged-{newest}" in result.stderr
-    with Checkpoints(workdir / "checkpoints") as checkpoints:
-        assert newest in checkpoints.steps()
-        assert checkpoints.leaves(newest) == leaves
-        assert checkpoints.aside() == [f"damaged-{newest}"]
-    assert parameters(workdir, newest)  # refused when damaged
-
-    result = run(experiment_file, workdir, compiled)
-    assert result.returncode == 0, result.stderr
-    assert "is damaged" not in result.stderr
-    assert_same_run(straight, workdir)
 
 
 @pytest.fixture(scope="module")
@@ -243,6 +247,7 @@ def test_a_run_that_stops_early_reports_its_best_checkpoint(stopped):
         assert checkpoints.steps() == [5, 9, 10]  # the best, and the newest two
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_its_early_stop_stops_there_again(stopped, stopping_file, compiled, tmp_path):
     workdir = tmp_path / "killed"
     assert run(stopping_file, workdir, compiled, "save", "10").returncode == -signal.SIGKILL

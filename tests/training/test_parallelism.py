@@ -15,8 +15,6 @@ from transformer_jax.projection import vocabulary_products
 from transformer_jax.sharding import batch_sharding, on_mesh
 from transformer_jax.training.step import batch_loss, gradients
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.fixture(autouse=True)
 def float64():

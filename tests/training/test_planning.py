@@ -59,7 +59,7 @@ def step_flops(model, batch):
 
 
 @pytest.fixture(scope="module")
-def made(quick_compilation):
+def made():
     return plan(EXPERIMENT, make_mesh(MESH))
 
 
@@ -180,7 +180,6 @@ class TestLargestBatch:
         assert not best.fits
         assert best.experiment.batch.rows == 4
 
-    @pytest.mark.usefixtures("quick_compilation")
     def test_with_a_compiler(self, made, monkeypatch):
         compiled, compile = {12: made}, planning.plan
 

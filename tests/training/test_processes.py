@@ -1,14 +1,17 @@
 """Real processes on loopback, started by the command line: one run, whatever dies."""
 
-import contextlib
 import json
 import signal
 import socket
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from real_processes import TIMEOUT, Processes, fingerprints, write_experiment, write_pairs
 
+from transformer_jax import runs
+from transformer_jax.cli.main import main
 from transformer_jax.errors import DIVERGED, MISTAKE, PEER_LOST
 from transformer_jax.training import metrics
 
@@ -42,7 +45,7 @@ def unbroken(start, tmp_path_factory):
 def killed(start, tmp_path_factory):
     """That run: a process is killed, then the other, then one is asked to stop; and what they said each time."""
     workdir, told = tmp_path_factory.mktemp("runs") / "killed", []
-    for step, victim, number in ((10, 1, signal.SIGKILL), (30, 0, signal.SIGKILL), (50, 1, signal.SIGTERM)):
+    for step, victim, number in ((10, 1, signal.SIGKILL), (20, 0, signal.SIGKILL), (30, 1, signal.SIGTERM)):
         with start(workdir, 2, devices=2) as processes:
             processes.wait_for(f"step {step}/")
             processes.all[victim].send_signal(number)
@@ -58,11 +61,25 @@ def test_the_death_of_a_process_ends_the_other_by_one_line(killed, start_number,
     survivor = 1 - victim
     assert codes[victim] == -signal.SIGKILL
     assert codes[survivor] == PEER_LOST
-    errors = [line for line in said[survivor] if "error" in line.lower()]
+    errors = [line for line in said[survivor] if line.startswith("error")]  # jax's client may have a word too
     assert errors == [
         f"error: process {survivor}: process {victim} has died; start all processes again with the same command: they "
         "go on from the newest checkpoint"
     ]
+
+
+def test_an_abort_waits_for_the_line_that_says_why():
+    """As jax's client aborts, from a thread of its own, when the coordinator dies."""
+    program = """
+import ctypes, threading, time
+from transformer_jax import processes
+processes._hold_up_aborts()
+threading.Thread(target=ctypes.CDLL(None).abort, daemon=True).start()
+time.sleep(0.5)
+processes.leave("error: process 0 has died", 75)
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (75, "error: process 0 has died\n")
 
 
 def test_a_signal_to_one_process_stops_both_at_one_saved_step(killed):
@@ -87,40 +104,35 @@ def test_every_line_is_evaluated_once(killed):
     assert len((killed[0] / "translations" / "validation.txt").read_text().splitlines()) == 13
     assert json.loads((killed[0] / "results.json").read_text())["sentences"] == 13
     evaluated = [line for line in metrics.read(killed[0] / "metrics.jsonl") if "validation/loss" in line]
-    assert [line["step"] for line in evaluated] == [60, 120]
+    assert [line["step"] for line in evaluated] == [24, 48]
 
 
 def test_only_the_coordinator_talks_and_writes(killed):
     workdir, told = killed
     _, (first, second) = told[3]
-    assert sum(line.startswith("step 120/") for line in first) == 1
+    assert sum(line.startswith("step 48/") for line in first) == 1
     assert not any(line.startswith(("step ", "training: ")) for line in second)
     steps = [line["step"] for line in metrics.read(workdir / "metrics.jsonl") if "train/loss" in line]
-    assert steps == list(range(1, 121))
+    assert steps == list(range(1, 49))
     assert not list((workdir / "cache").glob("*.part-*"))
     sessions = json.loads((workdir / "environment.json").read_text())
     assert [len(session["devices"]) for session in sessions] == 4 * [4]
 
 
-def test_a_second_start_of_a_run_is_refused_while_the_first_lives(start, killed, tmp_path):
-    with contextlib.ExitStack() as both:
-        first = both.enter_context(start(tmp_path / "run", 1))
-        first.wait_for("step 1/")
+def test_a_second_start_of_a_run_is_refused_while_the_first_lives(start, experiment_file, tmp_path, capfd):
+    run = tmp_path / "run"
+    with start(run, 1) as first:
+        first.wait_for("training: ")
         first.all[0].send_signal(signal.SIGSTOP)  # it lives, and does not end before the second has seen it
-        second = both.enter_context(start(tmp_path / "run", 1))
-        codes, said = second.end()
-        assert codes == [MISTAKE]
-        assert said == [
-            [
-                *said[0][:-1],
-                f"error: {tmp_path / 'run'}: in use by process {first.all[0].pid} on "
-                f"{socket.gethostname()}; wait for it or choose another --workdir",
-            ]
-        ]
-        first.all[0].kill()
-        first.end()
-        third = both.enter_context(start(tmp_path / "run", 1))
-        third.wait_for("step ")
+        capfd.readouterr()
+        assert main(["train", str(experiment_file), "--workdir", str(run)]) == MISTAKE
+        error = capfd.readouterr().err.splitlines()[-1]
+        assert error == (
+            f"error: {run}: in use by process {first.all[0].pid} on {socket.gethostname()}; wait for it or choose "
+            "another --workdir"
+        )
+    with runs.lock(run):  # free, since the first is dead
+        pass
 
 
 def test_a_process_that_reads_other_data_than_the_first_ends_the_run(start, tmp_path):
@@ -182,7 +194,7 @@ def test_processes_go_back_together_and_give_up_together(start, tmp_path):
     with start(tmp_path / "run", 2, *flags) as processes:
         codes, said = processes.end()
     assert codes == [DIVERGED, DIVERGED], said
-    assert sum("going back to step 14, and on behind the data in between" in line for line in said[0]) == 1
+    assert sum("going back to step 16, and on behind the data in between" in line for line in said[0]) == 1
     assert not any("going back" in line for line in said[1])
     incidents = metrics.read(tmp_path / "run" / "incidents.jsonl")
     assert [line["what"] for line in incidents] == ["skipped step", "went back", "skipped step", "gave up"]

@@ -44,7 +44,7 @@ def write_pairs(folder, split, count, seed):
 
 
 @pytest.fixture(scope="module")
-def compiled_once(tmp_path_factory, quick_compilation):
+def compiled_once(tmp_path_factory):
     """Programs compiled for one training serve the next."""
     names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
     before = {name: getattr(jax.config, name) for name in names}

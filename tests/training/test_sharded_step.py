@@ -22,8 +22,6 @@ from transformer_jax.programs import collectives, moved_by_kind
 from transformer_jax.sharding import batch_sharding, on_mesh
 from transformer_jax.training.step import Trainer, batch_loss
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 SPLIT = (DATA, FSDP, TENSOR, ALL)
 
 EXPERIMENT = Experiment(

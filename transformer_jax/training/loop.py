@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from transformer_jax import plots, processes, runs, sharding
+from transformer_jax import processes, runs, sharding
 from transformer_jax.config import Experiment
 from transformer_jax.errors import DivergenceError, InputError
 from transformer_jax.files import write_atomically
@@ -288,6 +288,8 @@ def report(experiment: Experiment, folder: RunFolder, data: Data, mesh: jax.shar
         attended = None if drawn is None else translator.attend(drawn)
     if not processes.is_coordinator():
         return
+    from transformer_jax import plots  # matplotlib, which takes a second to import, at the end of a run
+
     results: dict[str, Any] = {"step": step}
     plots.curves(folder.metrics, folder.curves)
     if pairs is not None and scores is not None:
