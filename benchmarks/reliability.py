@@ -30,7 +30,7 @@ from typing import NamedTuple
 import jax
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "tests" / "training"), str(ROOT)]
+sys.path[:0] = [str(ROOT / "tests" / "training"), str(ROOT / "tests"), str(ROOT)]
 
 from real_processes import Processes, fingerprints, write_experiment  # noqa: E402
 

@@ -2,7 +2,6 @@
 
 import functools
 import os
-import random
 import shutil
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
+from reversed_words import write_pairs
 
 from transformer_jax import runs
 from transformer_jax.cli.main import main
@@ -47,14 +47,6 @@ def spawn():
         stderr=subprocess.PIPE,
         text=True,
     )
-
-
-def write_pairs(folder, split, count, seed):
-    """Words of up to three letters, and the same words backwards."""
-    generator = random.Random(seed)
-    words = ["".join(generator.choices("abcd", k=generator.randint(1, 3))) for _ in range(count)]
-    (folder / f"{split}.a").write_text("".join(f"{word} {word}\n" for word in words))
-    (folder / f"{split}.b").write_text("".join(f"{word[::-1]} {word[::-1]}\n" for word in words))
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,8 @@ import sys
 import threading
 from pathlib import Path
 
+from reversed_words import write_pairs
+
 from transformer_jax.training.checkpoints import Checkpoints
 
 ROOT = Path(__file__).parents[2]
@@ -32,18 +34,11 @@ def get_config():
 
 def write_experiment(folder):
     """The file of an experiment of forty-eight quick steps, beside its data; 13 lines are evaluated."""
-    write_pairs(folder, "train", 53)
-    write_pairs(folder, "held", 13)  # on two processes the last batch is ragged
+    write_pairs(folder, "train", 53, seed=1)
+    write_pairs(folder, "held", 13, seed=2)  # on two processes the last batch is ragged
     file = folder / "reversed_words.py"
     file.write_text(EXPERIMENT.format(dir=str(folder)))
     return file
-
-
-def write_pairs(folder, split, count):
-    words = ["a b", "b c a", "c", "d a c b", "b b", "c d a", "a a d"]
-    lines = [f"{words[i % 7]} {words[i * i % 5]}" for i in range(count)]
-    (folder / f"{split}.a").write_text("".join(f"{line}\n" for line in lines))
-    (folder / f"{split}.b").write_text("".join(f"{line[::-1]}\n" for line in lines))
 
 
 def free_port():

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from real_processes import fingerprints
+from reversed_words import write_pairs
 
 from transformer_jax import runs, sharding
 from transformer_jax.config import MeshConfig
@@ -40,19 +41,6 @@ def get_config():
         logging=LoggingConfig(every=2),
     )
 """
-
-
-def write_pairs(folder: Path, split: str, count: int, seed: int) -> None:
-    """Words of four letters, and the same words backwards."""
-    generator = np.random.default_rng(seed)
-    lines = [
-        " ".join(
-            "".join(generator.choice(list("abcd"), generator.integers(1, 4))) for _ in range(generator.integers(1, 5))
-        )
-        for _ in range(count)
-    ]
-    (folder / f"{split}.a").write_text("".join(f"{line}\n" for line in lines))
-    (folder / f"{split}.b").write_text("".join(f"{line[::-1]}\n" for line in lines))
 
 
 @pytest.fixture(scope="module")

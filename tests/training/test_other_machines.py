@@ -1,17 +1,21 @@
 """A run that goes on with other devices: the same examples, the same losses up to rounding, the same bits as loaded."""
 
+import os
 import shutil
+import signal
 
 import jax
 import numpy as np
 import pytest
 import small_runs
+from real_processes import fingerprints
 
 from transformer_jax import runs, sharding
 from transformer_jax.config import BatchConfig, MeshConfig, ModelConfig
 from transformer_jax.models import abstract_parameters
 from transformer_jax.training import loop, metrics
 from transformer_jax.training.checkpoints import Checkpoints
+from transformer_jax.training.observer import Observer
 
 EIGHT = MeshConfig(data=2, fsdp=2, tensor=2)
 HALF, WHOLE = 20, 40
@@ -80,3 +84,32 @@ def test_what_is_loaded_has_the_same_bits_on_any_mesh(eight, words, count, mesh)
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.asarray(a), np.asarray(b)), here, there)
     table = here["parameters"]["embedding"]["table"]
     assert len({shard.device for shard in table.addressable_shards}) == count
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGINT,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(signal.SIGUSR1, marks=pytest.mark.slow),
+    ],
+)
+def test_a_signal_stops_eight_devices_and_they_go_on_to_the_same_bits(
+    eight, words, devices, tmp_path, monkeypatch, number
+):
+    devices(8)
+    advance = Observer.advance
+
+    def advance_and_signal(self, step):
+        advance(self, step)
+        if step == 7:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(Observer, "advance", advance_and_signal)
+    assert loop.train(experiment(words, EIGHT), tmp_path / "run") == 128 + number
+    monkeypatch.setattr(Observer, "advance", advance)
+    with Checkpoints(tmp_path / "run" / "checkpoints") as checkpoints:
+        assert 7 <= checkpoints.steps()[-1] < WHOLE
+    assert loop.train(experiment(words, EIGHT), tmp_path / "run") == 0
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == (eight / "whole" / "metrics.jsonl").read_bytes()
+    assert fingerprints(tmp_path / "run") == fingerprints(eight / "whole")

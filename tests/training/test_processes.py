@@ -8,7 +8,8 @@ import sys
 
 import numpy as np
 import pytest
-from real_processes import TIMEOUT, Processes, fingerprints, write_experiment, write_pairs
+from real_processes import TIMEOUT, Processes, fingerprints, write_experiment
+from reversed_words import write_pairs
 
 from transformer_jax import runs
 from transformer_jax.cli.main import main
@@ -136,8 +137,8 @@ def test_a_second_start_of_a_run_is_refused_while_the_first_lives(start, experim
 
 
 def test_a_process_that_reads_other_data_than_the_first_ends_the_run(start, tmp_path):
-    write_pairs(tmp_path, "train", 52)
-    write_pairs(tmp_path, "held", 13)
+    write_pairs(tmp_path, "train", 52, seed=1)
+    write_pairs(tmp_path, "held", 13, seed=2)
     with start(tmp_path / "run", 2, of_the_others=["--data.dir", str(tmp_path)]) as processes:
         codes, said = processes.end()
     assert codes == [MISTAKE, MISTAKE], said
@@ -178,10 +179,29 @@ def test_many_processes_are_the_same_run(start, tmp_path, count, devices):
 
 
 @pytest.mark.slow
+def test_a_save_that_fails_ends_all_by_one_line_and_the_run_goes_on_to_the_same_bits(start, unbroken, tmp_path):
+    run, flags = tmp_path / "run", ["--checkpoints.on-failure", "go_on"]  # which is for one process alone
+    with start(run, 2, *flags, devices=2) as processes:
+        processes.wait_for("step 10/")
+        (run / "checkpoints").rename(tmp_path / "checkpoints")
+        (run / "checkpoints").touch()  # no folder
+        codes, said = processes.end()
+    assert codes == [MISTAKE, MISTAKE], said
+    assert sum("could not be saved" in line for lines in said for line in lines if line.startswith("error: ")) == 1
+    (run / "checkpoints").unlink()
+    (tmp_path / "checkpoints").rename(run / "checkpoints")
+    with start(run, 2, *flags, devices=2) as processes:
+        codes, said = processes.end()
+    assert codes == [0, 0], said
+    assert (run / "metrics.jsonl").read_bytes() == (unbroken / "metrics.jsonl").read_bytes()
+    assert fingerprints(run) == fingerprints(unbroken)
+
+
+@pytest.mark.slow
 def test_an_evaluation_of_many_batches_does_not_hang(start, tmp_path):
     """Programs that nothing orders, on two devices in each of two processes: gloo hangs where many are under way."""
-    write_pairs(tmp_path, "train", 53)
-    write_pairs(tmp_path, "held", 250)
+    write_pairs(tmp_path, "train", 53, seed=1)
+    write_pairs(tmp_path, "held", 250, seed=2)
     flags = ["--data.dir", str(tmp_path), "--training.steps", "2", "--evaluation.every", "2"]
     with start(tmp_path / "run", 2, *flags, devices=2) as processes:
         codes, said = processes.end()

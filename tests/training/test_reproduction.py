@@ -5,11 +5,11 @@ here and when a run goes on.
 import dataclasses
 import json
 import math
-import random
 import shutil
 
 import jax
 import pytest
+from reversed_words import write_pairs
 
 from transformer_jax import runs
 from transformer_jax.config import (
@@ -33,14 +33,6 @@ from transformer_jax.training.metrics import read
 from transformer_jax.training.reproduction import reproduce
 
 STEPS = 7
-
-
-def write_pairs(folder, split, count, seed):
-    """Words of up to three letters, and the same words backwards."""
-    generator = random.Random(seed)
-    words = ["".join(generator.choices("abcd", k=generator.randint(1, 3))) for _ in range(count)]
-    (folder / f"{split}.a").write_text("".join(f"{word} {word}\n" for word in words))
-    (folder / f"{split}.b").write_text("".join(f"{word[::-1]} {word[::-1]}\n" for word in words))
 
 
 @pytest.fixture(scope="module")
