@@ -19,7 +19,7 @@ from transformer_jax import processes
 from transformer_jax.errors import MISTAKE, InputError
 from transformer_jax.training import manifest
 from transformer_jax.training.fingerprints import Fingerprints, Items, Leaves, describe, difference, mismatch
-from transformer_jax.training.manifest import DamageError, Manifest
+from transformer_jax.training.manifest import DamageError, Manifest, Verdict
 from transformer_jax.training.shelf import GoneError, Score, Shelf
 from transformer_jax.training.storage import Storage
 
@@ -33,20 +33,6 @@ class Restored:
     step: int
     items: Items
     position: dict[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Verdict:
-    """What a checkpoint was found to be."""
-
-    step: int
-    damage: str | None  # the piece that is not what was saved; None: it is intact
-    has_digests: bool  # of its files; format 1 has none
-
-    def __str__(self) -> str:
-        if self.damage is not None:
-            return f"damaged: {self.damage}"
-        return "intact" if self.has_digests else "intact; of format 1, without digests of its files"
 
 
 class Checkpoints:

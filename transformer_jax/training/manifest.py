@@ -35,6 +35,20 @@ class Manifest:
     files: Files | None  # None in format 1, which has no digests
 
 
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What a checkpoint was found to be."""
+
+    step: int
+    damage: str | None  # the piece that is not what was saved; None: it is intact
+    has_digests: bool  # of its files; format 1 has none
+
+    def __str__(self) -> str:
+        if self.damage is not None:
+            return f"damaged: {self.damage}"
+        return "intact" if self.has_digests else "intact; of format 1, without digests of its files"
+
+
 def digest_files(folder: Path) -> Files:
     """Size and SHA-256 of every file in a folder; all of them are on disk when this returns."""
     files = {}
