@@ -118,14 +118,22 @@ def test_the_table_of_exit_codes():
     rows = re.findall(r"^\| ([\d, ]+) \|", PAGE, re.MULTILINE)
     codes = [errors.FAILED_CHECK, errors.MISTAKE, errors.DIVERGED, errors.PEER_LOST]
     signals = ", ".join(str(128 + number) for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM))
-    assert rows == ["0", *map(str, codes), signals, "137"]
+    assert rows == ["0", *map(str, codes), "134", signals, "137"]
 
 
 class TestSlurm:
     @pytest.mark.parametrize("script", SLURM)
     @pytest.mark.parametrize(
         ("code", "restarts", "again"),
-        [(0, "0", False), (2, "0", False), (3, "0", False), (75, "19", True), (138, "0", True), (75, "20", False)],
+        [
+            (0, "0", False),
+            (2, "0", False),
+            (3, "0", False),
+            (75, "19", True),
+            (134, "0", True),
+            (138, "0", True),
+            (75, "20", False),
+        ],
     )
     def test_what_is_queued_again(self, script, code, restarts, again, start, calls):
         process = start(script, CODE=str(code), SLURM_RESTART_COUNT=restarts)

@@ -6,12 +6,16 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from transformer_jax.config import MeshConfig
-from transformer_jax.programs import Collective, collectives, flops, moved_by_kind
+from transformer_jax.programs import Collective, collectives, flops_of, moved_by_kind
 from transformer_jax.sharding import make_mesh
 
 
 def of(*shape):
     return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+def flops(function, *arguments):
+    return flops_of(jax.make_jaxpr(function)(*arguments))
 
 
 PRODUCT = 2 * 3 * 5 * 7  # of [3, 5] and [5, 7]

@@ -238,13 +238,16 @@ class TestSessions:
 
     def test_digests_of_the_first_session_hold(self, tmp_path):
         folder = runs.start(tmp_path, experiment())
-        for digests in ({"train": "a", "tokenizer": "b"}, {"train": "a", "test": "c"}):
+        for digests in ({"train": "a", "tokenizer": "b"}, {"train": "a", "tokenizer": "b", "test": "c"}):
             runs.record_session(folder, experiment(), platform_name="cpu", devices=[], digests=digests)
         runs.check_digests(folder, {"train": "a", "tokenizer": "b", "test": "c", "more": "d"})
         with one_line(tmp_path, "tokenizer: b -> x", "test: c -> y"):
             runs.check_digests(folder, {"train": "a", "tokenizer": "x", "test": "y"})
         with one_line("train: a -> z"):
             runs.record_session(folder, experiment(), platform_name="cpu", devices=[], digests={"train": "z"})
+        with one_line("test: c -> none"):
+            known = {"train": "a", "tokenizer": "b"}
+            runs.record_session(folder, experiment(), platform_name="cpu", devices=[], digests=known)
         assert len(runs.read_sessions(folder)) == 2
 
     def test_a_broken_record_is_told(self, tmp_path):

@@ -22,12 +22,13 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from transformer_jax.config import ProcessesConfig
-from transformer_jax.errors import FAILED_CHECK, PEER_LOST, InputError, explain
+from transformer_jax.errors import FAILED_CHECK, MISTAKE, PEER_LOST, InputError, explain
 
 _GOODBYE = b"\0"  # a connection that ends without it is that of a process that died
 _CHUNK = 1024  # bytes; messages are padded to a multiple, so that few programs are compiled
 _KEEPALIVE_PROBES = 3
 _GRACE = 3  # seconds
+_PATIENCE = 60  # seconds at least, in which the processes have to find each other
 _TPU = "the Cloud TPU"
 
 _leaving = threading.Lock()
@@ -101,11 +102,11 @@ def on_coordinator(action: Callable[[], object]) -> None:
     if jax.process_count() == 1:
         action()
         return
-    failure: Exception | None = None
+    failure: InputError | None = None
     if is_coordinator():
         try:
             action()
-        except Exception as error:
+        except InputError as error:  # any other ends this process, and thereby those that wait for it
             failure = error
     message = agree(None if failure is None else f"{failure}")
     if failure is not None:
@@ -129,22 +130,33 @@ def _connect(config: ProcessesConfig) -> bool:
             "process_id": config.index,
             "cluster_detection_method": "deactivate",
         }
+    place = config.coordinator or f"the addresses that {launcher} gives"
+    wait = max(config.timeout, _PATIENCE)
+    # Where jax's own time is over, it aborts.
+    alarm = threading.Timer(wait, leave, (_not_found(place, f"not all were there within {wait} seconds"), MISTAKE))
+    alarm.daemon = True
+    alarm.start()
     try:
         jax.distributed.initialize(
             **found,
             heartbeat_timeout_seconds=config.timeout,
-            initialization_timeout=max(config.timeout, 60),
+            initialization_timeout=wait + 30,
             shutdown_timeout_seconds=config.timeout,
         )
     except (RuntimeError, ValueError) as error:
         if launcher == _TPU and "defined" in str(error):  # jax found no cluster around the TPU of this host
             return False
-        place = config.coordinator or f"the addresses that {launcher} gives"
-        raise InputError(
-            f"the processes did not find each other at {place}: {str(error).splitlines()[0]}; --processes.coordinator "
-            "HOST:PORT, --processes.count and --processes.index name them explicitly"
-        ) from None
+        raise InputError(_not_found(place, str(error).splitlines()[0]).removeprefix("error: ")) from None
+    finally:
+        alarm.cancel()
     return True
+
+
+def _not_found(place: str, why: str) -> str:
+    return (
+        f"error: the processes did not find each other at {place}: {why}; --processes.coordinator HOST:PORT, "
+        "--processes.count and --processes.index name them explicitly"
+    )
 
 
 def _launcher() -> str | None:
@@ -253,12 +265,11 @@ def _wait_for_end(connection: socket.socket, who: str) -> None:
         said = b""
     if said == _GOODBYE:
         return
-    if said in (b"", bytes([PEER_LOST])):
-        leave(
-            f"error: {who} has died; start all processes again with the same command: they go on from the newest "
-            "checkpoint",
-            PEER_LOST,
-        )
+    again = "start all processes again with the same command: they go on from the newest checkpoint"
+    if said == b"":
+        leave(f"error: {who} has died; {again}", PEER_LOST)
+    if said == bytes([PEER_LOST]):
+        leave(f"error: {who} tells of the death of another; {again}", PEER_LOST)
     leave(f"error: {who} has stopped with an error of its own, which it tells", said[0])
 
 

@@ -3,15 +3,13 @@
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
-
-import jax
 
 _KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast")
 
 
-def flops(function: Callable[..., Any], *arguments: Any) -> int:
+def flops_of(traced: Any) -> int:
     """Operations of all matrix products and convolutions of a function, two for each multiplication with its addition.
 
     Counted as the function is written, before it is split over devices: bodies of scans by their length, both
@@ -19,14 +17,8 @@ def flops(function: Callable[..., Any], *arguments: Any) -> int:
     counts; the body of a loop of unknown length counts once.
 
     Args:
-        function: anything that jax traces.
-        arguments: arrays, or their `jax.ShapeDtypeStruct`.
+        traced: the function, by `jax.make_jaxpr` or as the `jaxpr` of `jax.stages.Traced`.
     """
-    return flops_of(jax.make_jaxpr(function)(*arguments))
-
-
-def flops_of(traced: Any) -> int:
-    """The same of a function traced before, by `jax.make_jaxpr` or as the `jaxpr` of `jax.stages.Traced`."""
     return sum(map(_flops_of_equation, traced.eqns))
 
 

@@ -223,9 +223,9 @@ def record_session(
     config.json gets the placement of this session.
 
     Raises:
-        InputError: when data or tokenizer are not those of the sessions before.
+        InputError: when data or tokenizer are not those of the sessions before, or no longer there.
     """
-    check_digests(folder, digests)
+    check_digests(folder, {name: "none" for name in recorded_digests(folder)} | dict(digests))
     session: dict[str, Any] = {
         "versions": environment.versions(),
         "commit": environment.commit(),

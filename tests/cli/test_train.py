@@ -78,7 +78,10 @@ def test_mistakes_in_the_file_argument(experiment_file, refused):
 
 
 def test_another_experiment(experiment_file, trained, capfd):
-    assert main(["train", str(experiment_file), "--workdir", str(trained), "--model.dropout", "0.25"]) == 2
+    assert (
+        main(["train", str(experiment_file), "--workdir", str(trained), "--mesh.data", "1", "--model.dropout", "0.25"])
+        == 2
+    )
     error = capfd.readouterr().err.splitlines()[-1]
     assert error.startswith(f"error: {trained}: holds a run of another experiment")
     assert error.endswith("model.dropout: 0.1 -> 0.25")

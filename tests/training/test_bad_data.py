@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 import small_runs
+from real_processes import fingerprints
 
 from transformer_jax.cli.main import main
 from transformer_jax.config import CheckpointConfig, LoggingConfig, StabilityConfig, TrainingConfig, to_json
@@ -56,11 +57,6 @@ class Spoiled:
 
 def lines(folder, name):
     return [json.loads(line) for line in (folder / name).read_text().splitlines()]
-
-
-def fingerprints(folder):
-    with Checkpoints(folder / "checkpoints") as checkpoints:
-        return checkpoints.leaves(checkpoints.steps()[-1])
 
 
 def test_bad_steps_are_skipped_counted_and_put_on_record_with_their_examples(experiment, tmp_path, monkeypatch, capfd):

@@ -166,6 +166,8 @@ class TestARunThatGoesOn:
         monkeypatch.setattr(Storage, "read", out_of_memory)
         with Checkpoints(copy) as checkpoints, pytest.raises(RuntimeError, match="RESOURCE_EXHAUSTED"):
             checkpoints.restore(abstract(items_of(0)), set_aside=True)
+        with Checkpoints(copy) as checkpoints, pytest.raises(RuntimeError, match="RESOURCE_EXHAUSTED"):
+            list(checkpoints.verify())
         assert names(copy) == ["1", "2"]
 
 

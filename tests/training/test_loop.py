@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -262,3 +263,23 @@ def test_a_split_without_pairs_is_one_line_at_the_start(experiment_file, tmp_pat
             loop.train(replace(experiment, data=data), tmp_path / split)
         assert "\n" not in str(caught.value)
         assert not (tmp_path / split / "checkpoints").exists()
+
+
+def test_rows_that_the_devices_cannot_share_are_found_before_any_data_is_read(experiment_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop.datasets, "load", None)
+    with pytest.raises(InputError, match=r"batch\.rows=4: not a multiple of the 8 devices that share a batch; 8 would"):
+        loop.train(runs.load_experiment(experiment_file), tmp_path / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_deaths_drawn_by_seed(straight, experiment_file, compiled, tmp_path, seed):
+    """Behind any step and in any save, each behind the one before, as far as the run got to be saved."""
+    last = metrics.read(straight / "metrics.jsonl")[-1]["step"]
+    for step in sorted(random.Random(seed).sample(range(1, last), 4)):
+        is_saved = step % 3 == 0 or step % 5 == 0
+        death = ("save" if is_saved and step % 2 else "step", str(step))
+        assert run(experiment_file, tmp_path / "run", compiled, *death).returncode == -signal.SIGKILL, death
+    result = run(experiment_file, tmp_path / "run", compiled)
+    assert result.returncode == 0, result.stderr
+    assert_same_run(straight, tmp_path / "run")

@@ -87,29 +87,31 @@ def test_what_is_loaded_has_the_same_bits_on_any_mesh(eight, words, count, mesh)
 
 
 @pytest.mark.parametrize(
-    "number",
+    ("where", "number"),
     [
-        signal.SIGINT,
-        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
-        pytest.param(signal.SIGUSR1, marks=pytest.mark.slow),
+        ((Observer, "advance"), signal.SIGINT),
+        pytest.param((Checkpoints, "save"), signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param((Observer, "saved"), signal.SIGUSR1, marks=pytest.mark.slow),
     ],
 )
 def test_a_signal_stops_eight_devices_and_they_go_on_to_the_same_bits(
-    eight, words, devices, tmp_path, monkeypatch, number
+    eight, words, devices, tmp_path, monkeypatch, where, number
 ):
     devices(8)
-    advance = Observer.advance
+    holder, name = where
+    method = getattr(holder, name)
 
-    def advance_and_signal(self, step):
-        advance(self, step)
-        if step == 7:
+    def and_signal(self, step, *args, **kwargs):
+        result = method(self, step, *args, **kwargs)
+        if step == 8:
             os.kill(os.getpid(), number)
+        return result
 
-    monkeypatch.setattr(Observer, "advance", advance_and_signal)
+    monkeypatch.setattr(holder, name, and_signal)
     assert loop.train(experiment(words, EIGHT), tmp_path / "run") == 128 + number
-    monkeypatch.setattr(Observer, "advance", advance)
+    monkeypatch.setattr(holder, name, method)
     with Checkpoints(tmp_path / "run" / "checkpoints") as checkpoints:
-        assert 7 <= checkpoints.steps()[-1] < WHOLE
+        assert 8 <= checkpoints.steps()[-1] < WHOLE
     assert loop.train(experiment(words, EIGHT), tmp_path / "run") == 0
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == (eight / "whole" / "metrics.jsonl").read_bytes()
     assert fingerprints(tmp_path / "run") == fingerprints(eight / "whole")

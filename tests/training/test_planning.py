@@ -1,6 +1,8 @@
 """Plans agree with counts by hand; what does not fit is told; the largest batch is that of trying all."""
 
 import importlib.util
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -193,6 +195,15 @@ class TestLargestBatch:
         best = largest_batch(EXPERIMENT, make_mesh(MESH), made.memory.total + 1000, lambda plan: None)
         assert best.experiment.batch.rows == 12
         assert compiled[16].memory.total > best.budget  # every row takes more than 250 bytes
+
+
+@pytest.mark.slow
+def test_the_big_model_on_256_simulated_devices():
+    flags = ["--mesh.data", "16", "--mesh.fsdp", "16", "--batch.rows", "256"]
+    command = [sys.executable, "-m", "transformer_jax.cli.main", "plan", BIG, *flags]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "parameters       214,171,648" in result.stdout
+    assert "rematerialization" not in result.stderr
 
 
 @pytest.mark.skipif(

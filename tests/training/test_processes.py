@@ -1,20 +1,24 @@
 """Real processes on loopback, started by the command line: one run, whatever dies."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
-from real_processes import TIMEOUT, Processes, fingerprints, write_experiment
+from real_processes import ROOT, TIMEOUT, Processes, fingerprints, free_port, write_experiment
 from reversed_words import write_pairs
 
-from transformer_jax import runs
+from transformer_jax import runs, sharding
 from transformer_jax.cli.main import main
-from transformer_jax.errors import DIVERGED, MISTAKE, PEER_LOST
+from transformer_jax.errors import DIVERGED, FAILED_CHECK, MISTAKE, PEER_LOST
 from transformer_jax.training import metrics
+from transformer_jax.training.fingerprints import describe
+from transformer_jax.training.step import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +71,71 @@ def test_the_death_of_a_process_ends_the_other_by_one_line(killed, start_number,
         f"error: process {survivor}: process {victim} has died; start all processes again with the same command: they "
         "go on from the newest checkpoint"
     ]
+
+
+def run_programs(count, text, timeout=TIMEOUT):
+    """The text as a program of `count` processes, two devices each, that call themselves so many of two."""
+    coordinator = f"127.0.0.1:{free_port()}"
+    beginning = """
+import json, sys, time
+from transformer_jax import processes
+from transformer_jax.config import MeshConfig, ProcessesConfig
+connected = processes.started(ProcessesConfig(coordinator={!r}, count=2, index=int(sys.argv[1]), timeout={}))
+"""
+    program = beginning.format(coordinator, timeout) + text
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": "2",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # as here, or the last bits differ
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+    }
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, str(index)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(count)
+    ]
+    said = [process.communicate() for process in started]
+    return [process.returncode for process in started], [out for out, _ in said], [err for _, err in said]
+
+
+def test_a_process_whose_peers_do_not_come_says_so_by_one_line():
+    """Where jax's own time is over, it aborts."""
+    codes, _, (error,) = run_programs(1, "processes._PATIENCE = 2\nwith connected: pass", timeout=2)
+    assert codes == [MISTAKE]
+    assert error.startswith("error: the processes did not find each other at 127.0.0.1:")
+    assert "not all were there within 2 seconds" in error
+    assert len(error.splitlines()) == 1
+
+
+def test_what_nobody_expected_is_told_whole_by_the_process_that_met_it():
+    codes, _, said = run_programs(2, "with connected: processes.on_coordinator(lambda: 1 / 0)")
+    assert codes == [FAILED_CHECK, FAILED_CHECK]
+    assert "ZeroDivisionError: division by zero" in said[0]
+    assert "error: process 1: process 0 has stopped with an error of its own, which it tells" in said[1]
+
+
+def test_the_first_parameters_of_two_processes_are_those_of_one_device_to_the_bit(experiment_file):
+    text = """
+from transformer_jax import runs, sharding
+from transformer_jax.training.fingerprints import describe
+from transformer_jax.training.step import Trainer
+experiment = runs.load_experiment({!r})
+with connected:
+    trainer = Trainer(experiment, sharding.make_mesh(MeshConfig(data=2, fsdp=2)), 48)
+    print(json.dumps(describe({{"parameters": trainer.new_state().params}})))
+"""
+    codes, told, said = run_programs(2, text.format(str(experiment_file)))
+    assert codes == [0, 0], said
+    mesh = sharding.make_mesh(sharding.ONE_DEVICE, jax.devices()[:1])
+    alone = describe({"parameters": Trainer(runs.load_experiment(experiment_file), mesh, 48).new_state().params})
+    found = [json.loads(line) for text in told for line in text.splitlines() if not line.startswith("[Gloo]")]
+    assert found == [alone, alone]
 
 
 def test_an_abort_waits_for_the_line_that_says_why():
@@ -156,6 +225,34 @@ def test_a_mistake_that_the_coordinator_finds_is_told_to_all(start, unbroken):
     assert any("seed: 0 -> 3" in line for lines in said for line in lines)
 
 
+def assert_same_up_to_rounding(one, other):
+    ours, theirs = (
+        [line for line in metrics.read(run / "metrics.jsonl") if "train/loss" in line] for run in (one, other)
+    )
+    assert len(ours) == len(theirs) == 48
+    for left, right in zip(ours, theirs, strict=True):
+        assert left["train/examples"] == right["train/examples"]
+        np.testing.assert_allclose(left["train/loss"], right["train/loss"], rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_run_of_two_processes_goes_on_as_one(start, unbroken, tmp_path):
+    """And on another mesh; and the other way around."""
+    run, alone, four = tmp_path / "run", (1, "--mesh.data", "4"), {"devices": 4}
+    with start(run, 2, devices=2) as processes:
+        processes.wait_for("step 20/")
+        processes.all[0].send_signal(signal.SIGTERM)
+        assert set(processes.end()[0]) == {128 + signal.SIGTERM}
+    with start(run, *alone, **four) as processes:
+        processes.wait_for("step 32/")
+        processes.all[0].send_signal(signal.SIGINT)
+        assert processes.end()[0] == [128 + signal.SIGINT]
+    with start(run, 2, "--mesh.data", "2", "--mesh.fsdp", "2", devices=2) as processes:
+        codes, said = processes.end()
+    assert codes == [0, 0], said
+    assert_same_up_to_rounding(run, unbroken)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("count", "devices"), [(4, 1), (2, 4)])
 def test_many_processes_are_the_same_run(start, tmp_path, count, devices):
@@ -164,24 +261,24 @@ def test_many_processes_are_the_same_run(start, tmp_path, count, devices):
     with start(tmp_path / "many", count, *mesh, devices=devices) as processes:
         processes.wait_for("step 20/")
         processes.all[1].kill()
-        codes, _ = processes.end()
+        codes, said = processes.end()
     assert codes == [-signal.SIGKILL if index == 1 else PEER_LOST for index in range(count)]
+    assert "process 1 has died" in str(said[0])
+    for other in said[2:]:
+        assert "process 0 tells of the death of another" in str(other)
     with start(tmp_path / "many", count, *mesh, devices=devices) as processes:
         codes, said = processes.end()
     assert codes == count * [0], said
     with start(tmp_path / "alone", 1, *mesh, devices=count * devices) as processes:
         codes, said = processes.end()
     assert codes == [0], said
-    many, alone = (metrics.read(tmp_path / name / "metrics.jsonl") for name in ("many", "alone"))
-    for ours, theirs in zip(many[:40], alone, strict=False):
-        assert ours["train/examples"] == theirs["train/examples"]
-        np.testing.assert_allclose(ours["train/loss"], theirs["train/loss"], rtol=1e-5)
+    assert_same_up_to_rounding(tmp_path / "many", tmp_path / "alone")
 
 
 @pytest.mark.slow
 def test_a_save_that_fails_ends_all_by_one_line_and_the_run_goes_on_to_the_same_bits(start, unbroken, tmp_path):
-    run, flags = tmp_path / "run", ["--checkpoints.on-failure", "go_on"]  # which is for one process alone
-    with start(run, 2, *flags, devices=2) as processes:
+    run = tmp_path / "run"
+    with start(run, 2, devices=2) as processes:
         processes.wait_for("step 10/")
         (run / "checkpoints").rename(tmp_path / "checkpoints")
         (run / "checkpoints").touch()  # no folder
@@ -190,7 +287,7 @@ def test_a_save_that_fails_ends_all_by_one_line_and_the_run_goes_on_to_the_same_
     assert sum("could not be saved" in line for lines in said for line in lines if line.startswith("error: ")) == 1
     (run / "checkpoints").unlink()
     (tmp_path / "checkpoints").rename(run / "checkpoints")
-    with start(run, 2, *flags, devices=2) as processes:
+    with start(run, 2, devices=2) as processes:
         codes, said = processes.end()
     assert codes == [0, 0], said
     assert (run / "metrics.jsonl").read_bytes() == (unbroken / "metrics.jsonl").read_bytes()

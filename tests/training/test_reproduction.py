@@ -329,6 +329,10 @@ class TestResume:
         recorded = runs.recorded_digests(RunFolder(run))[f"{split} data"]
         self.check(run, moved, "not what the run was started with", f"{split} data: {recorded} -> ")
 
+    def test_a_split_that_is_left_out(self, run, experiment):
+        without = dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, validation=None))
+        self.check(run, without, "not what the run was started with", "validation data: ", " -> none")
+
     def test_another_tokenizer(self, run, experiment):
         recorded = runs.recorded_digests(RunFolder(run))["tokenizer"]
         foreign_tokenizer(run, experiment)

@@ -13,6 +13,7 @@ import tyro
 
 from transformer_jax.config import DecodingConfig, Experiment
 from transformer_jax.errors import InputError
+from transformer_jax.runs import load_experiment
 
 PROGRAM = "transformer-jax"
 
@@ -39,6 +40,22 @@ def call(name: str, command: Callable[..., int], arguments: Sequence[str]) -> in
             raise
         raise InputError(_one_line(messages.getvalue())) from None
     return bound()
+
+
+def asks_for_help(arguments: Sequence[str]) -> bool:
+    """Whether help is asked for in place of the experiment file, whose fields are not known yet."""
+    return bool(arguments) and arguments[0].startswith("-") and bool({"-h", "--help"} & set(arguments))
+
+
+def file_first(arguments: Sequence[str], usage: str) -> tuple[Experiment, Sequence[str]]:
+    """The experiment of the file that the arguments begin with, and the rest of them.
+
+    Raises:
+        InputError: when no file comes first, or it has no experiment.
+    """
+    if not arguments or arguments[0].startswith("-"):
+        raise InputError(f"the experiment file comes first: {PROGRAM} {usage}")
+    return load_experiment(arguments[0]), arguments[1:]
 
 
 def _bind(command: Callable[_Parameters, int]) -> Callable[_Parameters, Callable[[], int]]:

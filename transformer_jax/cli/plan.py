@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from transformer_jax.cli.arguments import PROGRAM, call
+from transformer_jax.cli.arguments import asks_for_help, call, file_first
 from transformer_jax.config import Experiment
 from transformer_jax.errors import FAILED_CHECK, InputError
-from transformer_jax.runs import load_experiment
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -28,13 +27,10 @@ _MIB, _GIB = 2**20, 2**30
 
 def main(arguments: Sequence[str]) -> int:
     """Plans; returns the exit code."""
-    if not arguments or arguments[0].startswith("-"):
-        if {"-h", "--help"} & set(arguments):
-            print(__doc__)
-            return 0
-        raise InputError(f"the experiment file comes first: {PROGRAM} plan FILE [--topology TPU]")
-    file, *flags = arguments
-    default = load_experiment(file)
+    if asks_for_help(arguments):
+        print(__doc__)
+        return 0
+    default, flags = file_first(arguments, "plan FILE [--topology TPU]")
 
     def plan(
         experiment: Annotated[Experiment, tyro.conf.arg(name="")] = default,

@@ -12,21 +12,16 @@ from typing import Annotated
 
 import tyro
 
-from transformer_jax.cli.arguments import PROGRAM, call
+from transformer_jax.cli.arguments import asks_for_help, call, file_first
 from transformer_jax.config import Experiment
-from transformer_jax.errors import InputError
-from transformer_jax.runs import load_experiment
 
 
 def main(arguments: Sequence[str]) -> int:
     """Trains; returns the exit code."""
-    if not arguments or arguments[0].startswith("-"):
-        if {"-h", "--help"} & set(arguments):
-            print(__doc__)
-            return 0
-        raise InputError(f"the experiment file comes first: {PROGRAM} train FILE --workdir DIR")
-    file, *flags = arguments
-    default = load_experiment(file)
+    if asks_for_help(arguments):
+        print(__doc__)
+        return 0
+    default, flags = file_first(arguments, "train FILE --workdir DIR")
 
     def train(workdir: Path, experiment: Annotated[Experiment, tyro.conf.arg(name="")] = default) -> int:
         """Trains an experiment in a run folder, or goes on where that folder stands.

@@ -20,8 +20,11 @@ def verify(run: Run) -> int:
     """
     folder = RunFolder(run)
     open_run(run)  # what is no run is told before jax is imported
+    import jax
+
     from transformer_jax.training.checkpoints import Checkpoints
 
+    jax.config.update("jax_platforms", "cpu")  # an accelerator may be in use, or have no room for a whole checkpoint
     code, found = 0, False
     with Checkpoints(folder.checkpoints) as checkpoints:
         for verdict in checkpoints.verify():

@@ -94,12 +94,10 @@ def _chosen_steps(folder: RunFolder, experiment: Experiment, by: str, count: int
     """The steps of a run that are averaged, oldest first."""
     if not folder.checkpoints.is_dir():
         raise InputError(f"{folder.checkpoints}: no checkpoints; train first")
-    with Checkpoints(folder.checkpoints) as checkpoints:
+    with Checkpoints(folder.checkpoints, score=score_of(experiment.evaluation.metric)) as checkpoints:
         steps, kind = checkpoints.steps(), "checkpoints"
         if by == "best":
-            score = score_of(experiment.evaluation.metric)
-            scores = {step: score(metrics) for step in steps if (metrics := checkpoints.metrics(step))}
-            steps, kind = sorted(scores, key=scores.__getitem__), "evaluated checkpoints"
+            steps, kind = checkpoints.ranked(), "evaluated checkpoints"
     if len(steps) < count:
         raise InputError(
             f"{folder.path}: {len(steps)} {kind}, fewer than --{by} {count}; ask for fewer, or keep more in training "

@@ -82,8 +82,12 @@ class Checkpoints:
 
     def best_step(self) -> int | None:
         """The step of the highest score; None where nothing was measured, or there is no score."""
-        ranked = self._shelf.ranked(self.steps())
+        ranked = self.ranked()
         return ranked[-1] if ranked else None
+
+    def ranked(self) -> list[int]:
+        """The steps at which something was measured, the highest score last; none where there is no score."""
+        return self._shelf.ranked(self.steps())
 
     def metrics(self, step: int) -> dict[str, float] | None:
         """What was measured at a step; None where nothing was, or where it can no longer be read."""
@@ -195,20 +199,23 @@ class Checkpoints:
         processes.barrier("discarded")
 
     def verify(self) -> Iterator[Verdict]:
-        """Reads every checkpoint, the oldest first, on one device; renames nothing."""
+        """Reads every checkpoint, the oldest first, on one device; renames nothing.
+
+        Raises:
+            InputError: when a checkpoint is of another format.
+        """
         for step in self.steps():
-            has_digests, damage = True, None
+            contents, damage = None, None
             try:
                 contents = self._check(step)
-                has_digests = contents.files is not None
-                with self._shelf.unless_gone(step):
+                with self._shelf.unless_gone(step), _damage_shown(contents):
                     items = self._storage.on_one_device(self._shelf.place(step), contents.leaves)
-                    self._load(step, contents, items)
+                self._load(step, contents, items)
             except GoneError:
                 continue  # removed meanwhile by a run
-            except Exception as error:  # whatever Orbax makes of damage to its own description of the trees
-                damage = str(error) if isinstance(error, DamageError | InputError) else _line(error)
-            yield Verdict(step, damage, has_digests)
+            except DamageError as error:
+                damage = str(error)
+            yield Verdict(step, damage, has_digests=contents is None or contents.files is not None)
 
     # Saving.
 
@@ -293,7 +300,8 @@ class Checkpoints:
             if kind.__name__ in said:
                 raise kind(said[kind.__name__])
         with self._shelf.unless_gone(step):
-            return self._load(step, manifest.read(self._shelf.place(step)), abstract)
+            contents = manifest.read(self._shelf.place(step))
+        return self._load(step, contents, abstract)
 
     def _examined(self, step: int, abstract: Items) -> dict[str, str]:
         """The coordinator's look at the files: the kind of error and its text, or nothing."""
@@ -317,12 +325,8 @@ class Checkpoints:
 
     def _load(self, step: int, contents: Manifest, abstract: Items) -> Restored:
         """Reads the arrays, and compares their fingerprints."""
-        try:
+        with self._shelf.unless_gone(step), _damage_shown(contents):
             items = self._storage.read(self._shelf.place(step), abstract)
-        except Exception as error:  # damage shows as any exception: see the tests
-            if contents.files is not None:
-                raise  # not the files' fault: they have just been checked
-            raise DamageError(_line(error)) from error
         if (leaf := difference(contents.leaves, describe(items))) is not None:
             raise DamageError(f"{leaf} is not what was saved")
         return Restored(step, items, contents.position)
@@ -340,6 +344,17 @@ class Checkpoints:
             else:
                 kept = self._shelf.set_aside(step)
                 _log.warning("%s: checkpoint %d is damaged: %s; kept as %s", self.folder, step, damage, kept)
+
+
+@contextlib.contextmanager
+def _damage_shown(contents: Manifest) -> Iterator[None]:
+    """Where files have no digests, damage shows as any exception of Orbax; else they have just been checked."""
+    try:
+        yield
+    except Exception as error:
+        if contents.files is not None:
+            raise
+        raise DamageError(_line(error)) from error
 
 
 def _line(error: Exception) -> str:

@@ -56,6 +56,9 @@ def train_among(experiment: Experiment, workdir: str | Path, *, until: int | Non
     """What `train` does, among processes that are connected already."""
     mesh = sharding.make_mesh(experiment.mesh)
     sharding.check_mesh(mesh, experiment.model)
+    sharding.check_rows(mesh, experiment.batch.rows)
+    if experiment.checkpoints.on_failure == "go_on" and jax.process_count() > 1:
+        raise InputError("checkpoints.on_failure='go_on': many processes cannot go on without a save; use 'stop'")
     say(sharding.describe_devices(mesh))
     with contextlib.ExitStack() as held:
         processes.on_coordinator(lambda: held.enter_context(runs.lock(workdir)))
@@ -97,8 +100,6 @@ def _train(experiment: Experiment, workdir: str | Path, mesh: jax.sharding.Mesh,
 def checkpoints_of(folder: RunFolder, experiment: Experiment) -> Checkpoints:
     """The checkpoints of a run, kept as its experiment says."""
     config = experiment.checkpoints
-    if config.on_failure == "go_on" and jax.process_count() > 1:
-        raise InputError("checkpoints.on_failure='go_on': many processes cannot go on without a save; use 'stop'")
     return Checkpoints(
         folder.checkpoints,
         newest=config.newest,

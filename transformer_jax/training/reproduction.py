@@ -190,10 +190,9 @@ def _prepare(original: _Original, experiment: Experiment, new: RunFolder) -> Exp
 
 def _check_data(experiment: Experiment, recorded: Mapping[str, str], splits: Mapping[Split, Pairs | None]) -> None:
     changed = [
-        f"{place_of(experiment.data, split)}: not the {split} data of the run: digest {pairs.digest}, recorded "
-        f"{recorded.get(f'{split} data')}"
+        f"{place_of(experiment.data, split)}: not the {split} data of the run: digest {digest}, recorded {was}"
         for split, pairs in splits.items()
-        if pairs is not None and pairs.digest != recorded.get(f"{split} data")
+        if (digest := pairs and pairs.digest) != (was := recorded.get(f"{split} data"))
     ]
     if changed:
         raise InputError(f"{'; '.join(changed)}; bring it back, or give the folder that has it with --data.dir")
