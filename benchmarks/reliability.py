@@ -41,7 +41,7 @@ from transformer_jax.models import abstract_parameters  # noqa: E402
 from transformer_jax.training.checkpoints import Checkpoints  # noqa: E402
 
 # Many steps, so that a run is not over before a signal is on its way; and many checkpoints.
-LONG = ("--training.steps", "480", "--evaluation.every", "60", "--checkpoints.every", "7")
+LONG = ("--training.steps", "240", "--evaluation.every", "60", "--checkpoints.every", "7")
 
 
 class Machine(NamedTuple):

@@ -16,7 +16,7 @@ def test_an_average_is_decoded_and_not_trained_on(trained, experiment_file, tmp_
     assert capfd.readouterr().out == "".join(
         f"{line}\n" for line in Translator.from_run(output).translate(["abc abc", ""])
     )
-    assert main(["train", str(experiment_file), "--workdir", str(output), "--mesh.data", "1"]) == 2
+    assert main(["train", str(experiment_file), "--workdir", str(output), "--batch.rows", "8"]) == 2
     last = capfd.readouterr().err.splitlines()[-1]
     assert (
         last

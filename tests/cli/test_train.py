@@ -79,7 +79,7 @@ def test_mistakes_in_the_file_argument(experiment_file, refused):
 
 def test_another_experiment(experiment_file, trained, capfd):
     assert (
-        main(["train", str(experiment_file), "--workdir", str(trained), "--mesh.data", "1", "--model.dropout", "0.25"])
+        main(["train", str(experiment_file), "--workdir", str(trained), "--batch.rows", "8", "--model.dropout", "0.25"])
         == 2
     )
     error = capfd.readouterr().err.splitlines()[-1]
