@@ -20,7 +20,8 @@ train: .venv/installed$(addprefix -,$(ACCELERATOR))
 test: .venv/installed-dev
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test-slow: .venv/installed-dev
+# With the TPU compiler, which needs no TPU.
+test-slow: .venv/installed-dev .venv/installed-tpu
 	$(BIN)/pytest -n 2 -m slow
 
 lint: .venv/installed-dev

@@ -33,3 +33,11 @@ def explain(error: BaseException) -> tuple[str, int] | None:
         place = "a file" if error.filename is None else error.filename
         return f"error: {place}: {error.strerror}; make room or mend the permissions", MISTAKE
     return None
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what an error says, and its kind where it is not one of ours."""
+    text = str(error).strip().splitlines()
+    if isinstance(error, InputError):
+        return text[0]
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

@@ -22,7 +22,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from transformer_jax.config import ProcessesConfig
-from transformer_jax.errors import FAILED_CHECK, MISTAKE, PEER_LOST, InputError, explain
+from transformer_jax.errors import FAILED_CHECK, MISTAKE, PEER_LOST, InputError, explain, first_line
 
 _GOODBYE = b"\0"  # a connection that ends without it is that of a process that died
 _CHUNK = 1024  # bytes; messages are padded to a multiple, so that few programs are compiled
@@ -132,8 +132,8 @@ def _connect(config: ProcessesConfig) -> bool:
         }
     place = config.coordinator or f"the addresses that {launcher} gives"
     wait = max(config.timeout, _PATIENCE)
-    # Where jax's own time is over, it aborts.
-    alarm = threading.Timer(wait, leave, (_not_found(place, f"not all were there within {wait} seconds"), MISTAKE))
+    why = f"not all were there within {wait} seconds"  # where jax's own time is over, it aborts
+    alarm = threading.Timer(wait, leave, (f"error: {_not_found(place, why)}", MISTAKE))
     alarm.daemon = True
     alarm.start()
     try:
@@ -146,7 +146,7 @@ def _connect(config: ProcessesConfig) -> bool:
     except (RuntimeError, ValueError) as error:
         if launcher == _TPU and "defined" in str(error):  # jax found no cluster around the TPU of this host
             return False
-        raise InputError(_not_found(place, str(error).splitlines()[0]).removeprefix("error: ")) from None
+        raise InputError(_not_found(place, first_line(error))) from None
     finally:
         alarm.cancel()
     return True
@@ -154,7 +154,7 @@ def _connect(config: ProcessesConfig) -> bool:
 
 def _not_found(place: str, why: str) -> str:
     return (
-        f"error: the processes did not find each other at {place}: {why}; --processes.coordinator HOST:PORT, "
+        f"the processes did not find each other at {place}: {why}; --processes.coordinator HOST:PORT, "
         "--processes.count and --processes.index name them explicitly"
     )
 

@@ -195,7 +195,7 @@ def test_a_second_start_of_a_run_is_refused_while_the_first_lives(start, experim
         first.wait_for("training: ")
         first.all[0].send_signal(signal.SIGSTOP)  # it lives, and does not end before the second has seen it
         capfd.readouterr()
-        assert main(["train", str(experiment_file), "--workdir", str(run)]) == MISTAKE
+        assert main(["train", str(experiment_file), "--workdir", str(run), "--batch.rows", "8"]) == MISTAKE
         error = capfd.readouterr().err.splitlines()[-1]
         assert error == (
             f"error: {run}: in use by process {first.all[0].pid} on {socket.gethostname()}; wait for it or choose "

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import jax
 
 from transformer_jax import processes
-from transformer_jax.errors import MISTAKE, InputError
+from transformer_jax.errors import MISTAKE, InputError, first_line
 from transformer_jax.training import manifest
 from transformer_jax.training.fingerprints import Fingerprints, Items, Leaves, describe, difference, mismatch
 from transformer_jax.training.manifest import DamageError, Manifest, Verdict
@@ -208,7 +208,7 @@ class Checkpoints:
             contents, damage = None, None
             try:
                 contents = self._check(step)
-                with self._shelf.unless_gone(step), _damage_shown(contents):
+                with self._shelf.unless_gone(step), manifest.damage_shown(contents):
                     items = self._storage.on_one_device(self._shelf.place(step), contents.leaves)
                 self._load(step, contents, items)
             except GoneError:
@@ -251,7 +251,7 @@ class Checkpoints:
         self._failure = None
 
     def _fail(self, error: Exception) -> None:
-        self._failure = _line(error)
+        self._failure = first_line(error)
         if jax.process_count() > 1:  # the others may wait within Orbax for this one
             processes.leave(f"error: {self._what_failed(self._failure)}: make room or mend the folder", MISTAKE)
         if self._on_failure == "go_on":
@@ -325,7 +325,7 @@ class Checkpoints:
 
     def _load(self, step: int, contents: Manifest, abstract: Items) -> Restored:
         """Reads the arrays, and compares their fingerprints."""
-        with self._shelf.unless_gone(step), _damage_shown(contents):
+        with self._shelf.unless_gone(step), manifest.damage_shown(contents):
             items = self._storage.read(self._shelf.place(step), abstract)
         if (leaf := difference(contents.leaves, describe(items))) is not None:
             raise DamageError(f"{leaf} is not what was saved")
@@ -344,21 +344,3 @@ class Checkpoints:
             else:
                 kept = self._shelf.set_aside(step)
                 _log.warning("%s: checkpoint %d is damaged: %s; kept as %s", self.folder, step, damage, kept)
-
-
-@contextlib.contextmanager
-def _damage_shown(contents: Manifest) -> Iterator[None]:
-    """Where files have no digests, damage shows as any exception of Orbax; else they have just been checked."""
-    try:
-        yield
-    except Exception as error:
-        if contents.files is not None:
-            raise
-        raise DamageError(_line(error)) from error
-
-
-def _line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    if isinstance(error, InputError):
-        return text[0]
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

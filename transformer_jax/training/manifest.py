@@ -4,14 +4,16 @@ Written last, in a folder that gets its name afterwards: a checkpoint without it
 format 1 has no digests of files, and its parts lie in folders of their own; it is only read.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from transformer_jax.errors import InputError
+from transformer_jax.errors import InputError, first_line
 from transformer_jax.files import to_disk, write_atomically
 from transformer_jax.training.fingerprints import Leaves
 
@@ -47,6 +49,21 @@ class Verdict:
         if self.damage is not None:
             return f"damaged: {self.damage}"
         return "intact" if self.has_digests else "intact; of format 1, without digests of its files"
+
+
+@contextlib.contextmanager
+def damage_shown(contents: Manifest) -> Iterator[None]:
+    """Where files have no digests, damage shows as any exception of Orbax; else they have just been checked.
+
+    Raises:
+        DamageError: instead of any other error, where there are no digests.
+    """
+    try:
+        yield
+    except Exception as error:
+        if contents.files is not None:
+            raise
+        raise DamageError(first_line(error)) from error
 
 
 def digest_files(folder: Path) -> Files:
