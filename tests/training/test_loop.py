@@ -256,6 +256,7 @@ def test_a_blank_first_line_of_the_test_set_is_reported_like_any_other(stopped):
 
 def test_a_split_without_pairs_is_one_line_at_the_start(experiment_file, tmp_path):
     experiment = runs.load_experiment(experiment_file)
+    experiment = replace(experiment, batch=replace(experiment.batch, rows=8))
     (experiment_file.parent / "empty").touch()
     for split in ("train", "validation", "test"):
         data = replace(experiment.data, **{split: ("empty", "empty")})
