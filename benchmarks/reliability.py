@@ -275,6 +275,15 @@ def fill(folder: Path) -> Path:
     return ballast
 
 
+def begin(bench: Bench, workdir: Path) -> Path:
+    """Starts a run and stops it; its checkpoints, beside it."""
+    with bench.start(workdir) as processes:
+        processes.wait_for("step 8/")
+        processes.all[0].send_signal(signal.SIGTERM)
+        processes.end()
+    return (workdir / "checkpoints").rename(workdir.with_suffix(".begun"))
+
+
 def disks(bench: Bench) -> Row:
     """A disk that fills up under a run; one under its checkpoints alone, with both policies."""
     row = Row("disks filled: one line or a warning, older checkpoints intact, on to the same bits")
@@ -284,7 +293,10 @@ def disks(bench: Bench) -> Row:
         ("checkpoints, go on", "checkpoints", ("--checkpoints.on-failure", "go_on")),
     ):
         workdir = bench.folder / name.replace(", ", "-").replace(" ", "-")
+        begun = begin(bench, workdir) if place else None  # or the mount would be in the way of a run that is new
         with small_disk(workdir / place, "64m"):
+            if begun is not None:
+                shutil.copytree(begun, workdir / place, dirs_exist_ok=True)
             with bench.start(workdir, Machine(flags=flags)) as processes:
                 processes.wait_for("step 15/")
                 ballast = fill(workdir / place)
