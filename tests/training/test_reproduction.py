@@ -314,13 +314,16 @@ class TestResume:
         monkeypatch.setattr(loop, "Trainer", None)
 
     def check(self, run, experiment, *parts):
-        before = {path: path.read_bytes() for path in (RunFolder(run).metrics, RunFolder(run).environment)}
+        def contents():
+            return {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and ".lock" not in path.name}
+
+        before = contents()
         with pytest.raises(InputError) as caught:
             loop.train(experiment, run)
         assert "\n" not in str(caught.value)
         for part in (run, *parts):
             assert str(part) in str(caught.value)
-        assert {path: path.read_bytes() for path in before} == before
+        assert contents() == before
 
     @pytest.mark.parametrize(("file", "split"), [("train.b", "train"), ("held.a", "validation")])
     def test_an_edited_file_of_the_data(self, file, split, run, experiment, data):

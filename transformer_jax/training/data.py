@@ -37,7 +37,10 @@ def load(experiment: Experiment, folder: RunFolder, mesh: Mesh) -> Data:
         InputError: on data that is missing, empty or not that of the run, and on processes that see other data.
     """
     train, validation, test = load_splits(experiment)
-    _check_alike(digests_of(train, validation, test))
+    digests = digests_of(train, validation, test)
+    _check_alike(digests)
+    # Before anything is tokenised: a run that is refused has nothing new in its folder.
+    processes.on_coordinator(lambda: runs.check_digests(folder, digests))
     processes.on_coordinator(lambda: _make_tokenizers(experiment, folder, train))
     tokenizers = Tokenizers.load(folder.tokenizer)
 
@@ -88,7 +91,12 @@ def _check_alike(digests: dict[str, str]) -> None:
 
 
 def _make_tokenizers(experiment: Experiment, folder: RunFolder, train: Pairs) -> None:
-    if not folder.tokenizer.exists():
-        tokenizers = train_tokenizers(experiment.tokenizer, experiment.model, train.sources, train.targets)
-        runs.check_digests(folder, {"tokenizer": tokenizers.digest})  # a run that lost its own gets no other one
+    there = folder.tokenizer.exists()
+    tokenizers = (
+        Tokenizers.load(folder.tokenizer)
+        if there
+        else train_tokenizers(experiment.tokenizer, experiment.model, train.sources, train.targets)
+    )
+    runs.check_digests(folder, {"tokenizer": tokenizers.digest})  # a run that lost its own gets no other one
+    if not there:
         tokenizers.save(folder.tokenizer)
