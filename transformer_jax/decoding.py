@@ -60,6 +60,11 @@ class BeamSearch:
         if not 1 <= self.n_best <= self.width:
             raise InputError(f"BeamSearch n_best={self.n_best} must be 1 to {self.width}, the width")
 
+    @property
+    def _num_candidates(self) -> int:
+        """Continuations looked at in a step; a runner-up would keep a beam of one open behind its own end."""
+        return 2 * self.width if self.width > 1 else 1
+
     def search(
         self,
         step: Step,
@@ -92,15 +97,13 @@ class BeamSearch:
         """
         if pad_id == eos_id:
             raise InputError(f"pad_id={pad_id} is also eos_id: padding is never emitted, so no output could end")
-        # A runner-up would keep a beam of one open behind its own end.
-        num_candidates = 2 * self.width if self.width > 1 else 1
         limits = jnp.minimum(limits, max_length)
 
         def advance(state: _SearchState) -> _SearchState:
             logits, cache = step(state.last.reshape(-1, 1), state.cache)  # -> [B * W, 1, V]
             logits = logits[:, -1].astype(jnp.float32).at[:, pad_id].set(-jnp.inf)  # -> [B * W, V]
             logits = logits.reshape(*state.last.shape, -1)  # -> [B, W, V]
-            new = _candidates(state.log_probs, logits, num_candidates)
+            new = _candidates(state.log_probs, logits, self._num_candidates)
             length = state.length + 1
             tokens = _take(state.tokens, new.parents)  # -> [B, C, T]
             tokens = jax.lax.dynamic_update_index_in_dim(tokens, new.tokens, state.length, axis=2)
@@ -108,7 +111,6 @@ class BeamSearch:
             ended = (new.tokens == eos_id) | (length == limits)[:, None]  # -> [B, C]
             ended_log_probs = jnp.where(ended, new.log_probs, -jnp.inf)
             finished = _finish(state.finished, tokens, length, ended_log_probs, self.length_penalty)
-
             log_probs, kept = jax.lax.top_k(jnp.where(ended, -jnp.inf, new.log_probs), self.width)  # -> [B, W]
             open_ = _can_still_win(log_probs, finished, limits, self.length_penalty)  # -> [B]
             return _SearchState(
@@ -120,8 +122,7 @@ class BeamSearch:
                 cache=_reorder(select, cache, _take(new.parents, kept)),
             )
 
-        finished = _none_finished(len(limits), self.n_best, max_length, pad_id)
-        first = _first_state(cache, limits, self.width, finished, pad_id)
+        first = _first_state(cache, limits, self.width, self.n_best, max_length, pad_id)
         return jax.lax.while_loop(_any_open, advance, first).finished
 
 
@@ -168,16 +169,16 @@ def _none_finished(num_sentences: int, n_best: int, max_length: int, pad_id: int
 
 
 def _first_state(
-    cache: PyTree, limits: Int[Array, " B"], width: int, finished: Hypotheses, pad_id: int
+    cache: PyTree, limits: Int[Array, " B"], width: int, n_best: int, max_length: int, pad_id: int
 ) -> _SearchState:
     """One empty open hypothesis a sentence, in its first beam; none where the limit is 0."""
     shape = (len(limits), width)
     return _SearchState(
         length=jnp.zeros((), jnp.int32),
-        tokens=jnp.full((*shape, finished.tokens.shape[-1]), pad_id, jnp.int32),
+        tokens=jnp.full((*shape, max_length), pad_id, jnp.int32),
         last=jnp.full(shape, pad_id, jnp.int32),
         log_probs=jnp.full(shape, -jnp.inf, jnp.float32).at[:, 0].set(jnp.where(limits > 0, 0.0, -jnp.inf)),
-        finished=finished,
+        finished=_none_finished(len(limits), n_best, max_length, pad_id),
         cache=cache,
     )
 
