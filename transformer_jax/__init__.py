@@ -21,6 +21,8 @@ _HOMES = {
     "dot_product_attention": "attention",
     "Greedy": "decoding",
     "BeamSearch": "decoding",
+    "Sampling": "decoding",
+    "StepModel": "decoding",
     "Translator": "translation",
     "Experiment": "config",
     "ModelConfig": "config",

@@ -16,7 +16,7 @@ from transformer_jax import sharding
 from transformer_jax.attention import Cache
 from transformer_jax.config import DecodingConfig, Experiment, ModelConfig
 from transformer_jax.data.tokenizer import EOS_ID, Tokenizers
-from transformer_jax.decoding import BeamSearch, Hypotheses
+from transformer_jax.decoding import BeamSearch, Hypotheses, StepModel
 from transformer_jax.errors import InputError
 from transformer_jax.layers import DecoderAttention
 from transformer_jax.models import Parameters, Transformer, abstract_parameters, decoding_parameters
@@ -193,16 +193,15 @@ class Translator:
     ) -> Hypotheses:
         segments = (tokens != self._model.config.pad_id).astype(jnp.int32)
         memory, _ = self._apply(params, tokens, segments, method="encode")
-        rows = tokens.shape[0] * self._search.width
+        rows = tokens.shape[0] * self._search.rows
         cache = self._apply(params, memory, segments, rows=rows, capacity=max_length, method="start_cache")
 
         def step(tokens: Int[Array, "R T"], cache: Cache) -> tuple[Float[Array, "R T V"], Cache]:
             logits, cache, _ = self._apply(params, tokens, cache, method="step")
             return logits, cache
 
-        return self._search.search(
-            step, Cache.reorder, cache, limits, max_length=max_length, pad_id=self._model.config.pad_id, eos_id=EOS_ID
-        )
+        model = StepModel(step, Cache.reorder, self._model.config.pad_id, EOS_ID)
+        return self._search.search(model, cache, limits, max_length=max_length)
 
     def _attend_pair(
         self, params: Parameters, source: Int[Array, "1 S"], target: Int[Array, "1 T"]

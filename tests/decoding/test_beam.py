@@ -1,143 +1,31 @@
 """Greedy and beam search on chains drawn by hand, against exhaustive search and against a slow, plain reference."""
 
-import functools
-import itertools
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from chains import (
+    EOS,
+    PAD,
+    A,
+    B,
+    assert_found,
+    exhaustive_search,
+    found,
+    node_of,
+    random_tables,
+    reference_beam_search,
+    reference_diverse_search,
+    reference_greedy,
+    search,
+    search_chain,
+    step_of,
+)
 
 from transformer_jax.decoding import BeamSearch, Greedy, length_penalty
 from transformer_jax.errors import InputError
-
-PAD, EOS, A, B = 0, 1, 2, 3
-
-
-def next_logits(tables, tokens, cache):
-    """The step of a model that is a table: logits of each sentence for each prefix, start token included.
-
-    The cache is the prefix itself, as its number in the tree of all prefixes, and the sentence the row belongs to.
-    """
-    nodes = cache["node"] * tables.shape[-1] + 1 + tokens[:, 0]
-    return tables[cache["sentence"], nodes][:, None], {**cache, "node": nodes}
-
-
-def select(cache, rows):
-    return jax.tree.map(lambda leaf: leaf[rows], cache)
-
-
-def node_of(prefix, vocab_size):
-    return functools.reduce(lambda node, token: node * vocab_size + 1 + token, (PAD, *prefix), 0)
-
-
-def new_cache(sentences, width):
-    rows = jnp.repeat(jnp.asarray(sentences), width)
-    return {"node": jnp.zeros_like(rows), "sentence": rows}
-
-
-@functools.partial(jax.jit, static_argnames=("strategy", "max_length", "eos_id"))
-def search(strategy, tables, sentences, limits, max_length, eos_id=EOS):
-    return strategy.search(
-        functools.partial(next_logits, tables),
-        select,
-        new_cache(sentences, strategy.width),
-        limits,
-        max_length=max_length,
-        pad_id=PAD,
-        eos_id=eos_id,
-    )
-
-
-def random_tables(seed, num_sentences, vocab_size, max_length):
-    """Logits for every prefix of up to max_length tokens; padding looks best everywhere."""
-    num_nodes = (vocab_size ** (max_length + 2) - 1) // (vocab_size - 1)
-    tables = np.random.default_rng(seed).normal(scale=1.5, size=(num_sentences, num_nodes, vocab_size))
-    tables[:, :, PAD] = 9.0
-    return jnp.asarray(tables, jnp.float32)
-
-
-def log_softmax(logits):
-    """The reference's own: float64, without padding."""
-    logits = np.asarray(logits, np.float64).copy()
-    logits[PAD] = -np.inf
-    return logits - np.log(np.exp(logits).sum())
-
-
-def score(log_prob, length, alpha):
-    return log_prob / ((5 + length) / 6) ** alpha
-
-
-def exhaustive_search(table, limit, alpha):
-    """Every possible output as (score, tokens), best first."""
-    vocab_size = table.shape[-1]
-    found = []
-    for length in range(1, limit + 1):
-        for tokens in itertools.product(range(1, vocab_size), repeat=length):
-            if EOS in tokens[:-1] or (length < limit and tokens[-1] != EOS):
-                continue
-            total = sum(log_softmax(table[node_of(tokens[:i], vocab_size)])[tokens[i]] for i in range(length))
-            found.append((score(total, length, alpha), tokens))
-    return sorted(found, reverse=True)
-
-
-def reference_beam_search(table, limit, width, alpha):
-    """Beam search as (score, tokens), best first, written with lists; it never stops before the limit."""
-    beams, finished = [(0.0, ())], []
-    for length in range(1, limit + 1):
-        candidates = []
-        for total, tokens in beams:
-            log_probs = log_softmax(table[node_of(tokens, table.shape[-1])])
-            candidates += [(total + log_probs[i], (*tokens, i)) for i in range(1, len(log_probs))]
-        candidates = sorted(candidates, reverse=True)[: 2 * width]
-        ended = [c for c in candidates if c[1][-1] == EOS or length == limit]
-        beams = [c for c in candidates if c not in ended][:width]
-        finished += [(score(total, length, alpha), tokens) for total, tokens in ended]
-        finished = sorted(finished, reverse=True)[:width]
-    return finished
-
-
-def reference_greedy(table, limit):
-    tokens, total = (), 0.0
-    while len(tokens) < limit and EOS not in tokens:
-        log_probs = log_softmax(table[node_of(tokens, table.shape[-1])])
-        tokens, total = (*tokens, int(log_probs.argmax())), total + log_probs.max()
-    return total, tokens
-
-
-def assert_found(hypotheses, sentence, expected):
-    """The sentence's hypotheses are exactly these (score, tokens), and nothing where there are fewer."""
-    tokens, lengths, scores = (
-        np.asarray(field[sentence]) for field in (hypotheses.tokens, hypotheses.lengths, hypotheses.scores)
-    )
-    expected = expected[: len(scores)]
-    padding = ((PAD,) * tokens.shape[-1],) * (len(scores) - len(expected))
-    padded = [(*found, *[PAD] * (tokens.shape[-1] - len(found))) for _, found in expected]
-    assert [tuple(row) for row in tokens.tolist()] == [*padded, *padding]
-    assert lengths.tolist() == [len(found) for _, found in expected] + [0] * len(padding)
-    np.testing.assert_allclose(scores[: len(expected)], [value for value, _ in expected], atol=1e-5)
-    assert np.all(scores[len(expected) :] == -np.inf)
-
-
-def step_of(chain):
-    """The step of a model whose next token depends on the last one alone, by these probabilities."""
-    return lambda tokens, cache: (jnp.log(jnp.asarray(chain, jnp.float32))[tokens], cache)
-
-
-def search_chain(strategy, chain, limit, max_length=17, pad_id=PAD, step=None):
-    """Decodes one sentence."""
-    cache, limits = jnp.zeros((strategy.width,)), jnp.array([limit])
-    step = step or step_of(chain)
-    return strategy.search(step, select, cache, limits, max_length=max_length, pad_id=pad_id, eos_id=EOS)
-
-
-def found(hypotheses):
-    """The hypotheses of the only sentence as (tokens without padding, probability to 5 digits)."""
-    rows = zip(hypotheses.tokens[0].tolist(), hypotheses.lengths[0].tolist(), strict=True)
-    probabilities = np.exp(np.asarray(hypotheses.log_probs[0], np.float64)).round(5).tolist()
-    return [(row[:length], p) for (row, length), p in zip(rows, probabilities, strict=True)]
-
 
 #                 .55
 #         .6 .--> A ----> EOS        A, EOS:     .6 * .55       = .33   greedy goes here
@@ -227,6 +115,38 @@ def test_a_narrow_beam_is_the_reference_run_to_its_limit(width, n_best, alpha):
         for sentence, limit in enumerate(limits):
             expected = reference_beam_search(np.asarray(tables[sentence]), limit, width, alpha)
             assert_found(hypotheses, sentence, expected)
+
+
+@pytest.mark.parametrize("patience", [0.5, 1.0, 2.0])
+def test_patience_stops_when_so_many_have_finished(patience):
+    limits = [5, 4, 2, 5, 3]
+    beam = BeamSearch(3, 0.6, n_best=3, stopping="patience", patience=patience)
+    for seed in range(3):
+        tables = random_tables(seed, len(limits), vocab_size=5, max_length=5)
+        hypotheses = search(beam, tables, jnp.arange(len(limits)), jnp.array(limits), 5)
+        for sentence, limit in enumerate(limits):
+            expected = reference_beam_search(np.asarray(tables[sentence]), limit, 3, 0.6, patience)
+            assert_found(hypotheses, sentence, expected)
+
+
+@pytest.mark.parametrize(("groups", "n_best"), [(2, 4), (4, 4), (2, 1), (2, 3)])
+def test_groups_avoid_what_those_before_took(groups, n_best):
+    limits = [5, 4, 2, 5, 3]
+    beam = BeamSearch(4, 0.6, n_best, groups=groups, diversity=0.7)
+    for seed in range(3):
+        tables = random_tables(seed, len(limits), vocab_size=5, max_length=5)
+        hypotheses = search(beam, tables, jnp.arange(len(limits)), jnp.array(limits), 5)
+        for sentence, limit in enumerate(limits):
+            expected = reference_diverse_search(np.asarray(tables[sentence]), limit, 4, groups, 0.7, 0.6, n_best)
+            assert_found(hypotheses, sentence, expected)
+
+
+def test_groups_find_other_outputs():
+    """Apart, two beams of one both go to A (.33); at a price above log(.6 / .4) = .405, the second goes to B (.4)."""
+    for diversity, other in ((0.4, [A, EOS]), (0.41, [B, EOS])):
+        beam = BeamSearch(2, 0.0, n_best=2, groups=2, diversity=diversity)
+        outputs = [tokens for tokens, _ in found(search_chain(beam, GARDEN_PATH, limit=5))]
+        assert sorted(outputs) == sorted([[A, EOS], other])
 
 
 def test_greedy_takes_the_most_probable_token():
@@ -347,6 +267,11 @@ def test_scores_are_float32_whatever_the_logits():
         (lambda: BeamSearch(length_penalty=math.nan), "length_penalty=nan must not be negative"),
         (lambda: BeamSearch(width=3, n_best=5), "n_best=5 must be 1 to 3, the width"),
         (lambda: BeamSearch(n_best=0), "n_best=0 must be 1 to 4, the width"),
+        (lambda: BeamSearch(stopping="never"), "stopping='never' must be 'settled' or 'patience'"),
+        (lambda: BeamSearch(patience=0.0), "patience=0.0 must be above 0"),
+        (lambda: BeamSearch(width=4, groups=3), "groups=3 must divide width=4"),
+        (lambda: BeamSearch(groups=0), "groups=0 must divide width=4"),
+        (lambda: BeamSearch(diversity=-1.0), "diversity=-1.0 must not be negative"),
         (lambda: search_chain(Greedy(), GARDEN_PATH, limit=3, pad_id=EOS), "pad_id=1 is also eos_id"),
     ],
 )

@@ -1,0 +1,44 @@
+"""Decoding over a step function. Knows no model: see `StepModel` for what it is given."""
+
+from transformer_jax.decoding.beam import BeamSearch, Greedy
+from transformer_jax.decoding.constraints import (
+    Constraint,
+    Forbidden,
+    MinLength,
+    NoRepeatedNgram,
+    Outputs,
+    Prefix,
+    RepetitionPenalty,
+    Required,
+    Vocabulary,
+    phrase_array,
+)
+from transformer_jax.decoding.ensemble import ensemble
+from transformer_jax.decoding.hypotheses import Hypotheses, length_penalty
+from transformer_jax.decoding.model import StepModel
+from transformer_jax.decoding.sampling import Sampling, keys_of_lines
+from transformer_jax.decoding.speculative import SpeculativeGreedy
+from transformer_jax.decoding.strategy import Strategy
+
+__all__ = [
+    "BeamSearch",
+    "Constraint",
+    "Forbidden",
+    "Greedy",
+    "Hypotheses",
+    "MinLength",
+    "NoRepeatedNgram",
+    "Outputs",
+    "Prefix",
+    "RepetitionPenalty",
+    "Required",
+    "Sampling",
+    "SpeculativeGreedy",
+    "StepModel",
+    "Strategy",
+    "Vocabulary",
+    "ensemble",
+    "keys_of_lines",
+    "length_penalty",
+    "phrase_array",
+]

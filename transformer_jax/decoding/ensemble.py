@@ -1,0 +1,57 @@
+"""Several models as one."""
+
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PyTree
+
+from transformer_jax.decoding.model import StepModel
+from transformer_jax.errors import InputError
+
+Mean: TypeAlias = Literal["probabilities", "log_probabilities"]
+
+
+def ensemble(
+    models: Sequence[StepModel], weights: Sequence[float] | None = None, mean: Mean = "probabilities"
+) -> StepModel:
+    """The model whose distribution is the weighted mean of those of several; its cache is the tuple of theirs.
+
+    The mean of log-probabilities is normalised again. Padding has no share in any of them.
+
+    Args:
+        models: models of one target vocabulary.
+        weights: one for each, of any sum; None is equal ones.
+        mean: of what.
+
+    Raises:
+        InputError: when there is no model, their special ids differ, or the weights are not one for each, none of
+            them below 0 and some above.
+    """
+    if not models:
+        raise InputError("an ensemble needs a model")
+    if len({(model.pad_id, model.eos_id) for model in models}) > 1:
+        raise InputError("the models of an ensemble have different padding or end tokens")
+    weights = [1.0] * len(models) if weights is None else weights
+    if len(weights) != len(models) or min(weights) < 0 or not 0 < sum(weights) < float("inf"):
+        raise InputError(f"weights={list(weights)}: an ensemble of {len(models)} needs as many, 0 or more, not all 0")
+    shares = jnp.asarray(weights, jnp.float32)[None, None, None] / sum(weights)  # -> [1 1 1 M]
+
+    def step(tokens: Int[Array, "R T"], caches: PyTree) -> tuple[Float[Array, "R T V"], PyTree]:
+        stepped = [model.step(tokens, cache) for model, cache in zip(models, caches, strict=True)]
+        log_probs = [
+            jax.nn.log_softmax(model.without_padding(logits))
+            for model, (logits, _) in zip(models, stepped, strict=True)
+        ]
+        stacked = jnp.stack(log_probs, axis=-1)
+        if mean == "probabilities":
+            combined = jax.nn.logsumexp(stacked, axis=-1, b=shares)
+        else:
+            combined = jnp.where(shares > 0, shares * stacked, 0.0).sum(axis=-1)
+        return combined, tuple(cache for _, cache in stepped)
+
+    def select(caches: PyTree, rows: Int[Array, " R"]) -> PyTree:
+        return tuple(model.select(cache, rows) for model, cache in zip(models, caches, strict=True))
+
+    return StepModel(step, select, models[0].pad_id, models[0].eos_id)
