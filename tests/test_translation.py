@@ -7,13 +7,13 @@ import jax
 import numpy as np
 import pytest
 
-from transformer_jax import translation
 from transformer_jax.config import DecodingConfig, ModelConfig, TokenizerConfig
 from transformer_jax.data.tokenizer import EOS_ID, PAD_ID, Tokenizers, train_tokenizers
 from transformer_jax.decoding import BeamSearch
 from transformer_jax.errors import InputError
 from transformer_jax.models import Transformer, init_parameters
 from transformer_jax.translation import Translator
+from transformer_jax.translation import translator as translator_module
 
 MODEL = ModelConfig(
     encoder_layers=1,
@@ -179,8 +179,8 @@ def test_other_parameters_are_used_and_compile_nothing(translator, three, monkey
     def fail(*args, **kwargs):
         raise AssertionError("traced again")
 
-    monkeypatch.setattr(BeamSearch, "search", fail)
-    monkeypatch.setattr(translation, "decoding_parameters", fail)
+    monkeypatch.setattr(BeamSearch, "advance", fail)
+    monkeypatch.setattr(translator_module, "decoding_parameters", fail)
     assert three.with_parameters(parameters(seed=3)).translate(sentences) == expected.translate(sentences) != before
     assert three.translate(sentences) == before
 
@@ -247,7 +247,8 @@ def test_a_sentence_as_long_as_the_table_of_positions_is_translated(tokenizers, 
     assert len(tokenizers.target.encode([output])[0]) <= 23
 
 
-def test_a_sentence_longer_than_the_table_of_positions_is_refused_by_place_and_length(learned):
-    with pytest.raises(InputError, match="sentence 2 has 24 tokens, but the model has max_positions=23") as caught:
-        learned.translate(["abc", "b " * 23])
-    assert "\n" not in str(caught.value)
+def test_a_sentence_longer_than_the_table_of_positions_is_translated_in_parts(learned, caplog):
+    words = ["b"] * 23 + ["cab"]
+    whole = learned.translate(["abc", " ".join(words)])[1]
+    assert caplog.messages == ["line 2: longer than the 23 tokens read at once: translated in 2 parts"]
+    assert whole.split() == " ".join(learned.translate(["b " * 22, "b cab"])).split()

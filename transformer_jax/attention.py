@@ -62,6 +62,10 @@ class Cache:
         layers = tuple(replace(layer, past=layer.past.select(rows)) for layer in self.layers)
         return replace(self, layers=layers, lengths=self.lengths[rows])
 
+    def rewind(self, lengths: Int[Array, " R"]) -> "Cache":
+        """Only the first `lengths` tokens of each row; what lies behind is written over."""
+        return replace(self, lengths=lengths)
+
     def select(self, rows: Int[Array, " R2"]) -> "Cache":
         """Any rows, all beams of a sentence together: sentences may be dropped, repeated or exchanged."""
         memory = self.layers[0].memory

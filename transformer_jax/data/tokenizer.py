@@ -71,6 +71,36 @@ class Tokenizer:
         """The piece of each id, as in the vocabulary, where U+2581 marks the start of a word."""
         return [self._processor.id_to_piece(int(token)) for token in ids]
 
+    def knows(self, ids: Iterable[int]) -> bool:
+        """Whether none of these ids stands for what the vocabulary cannot write."""
+        return UNK_ID not in ids
+
+    def segmentations(self, phrase: str, most: int = 4096) -> list[list[int]]:
+        """All ways to write a phrase in pieces, as it begins a word; none where the vocabulary cannot.
+
+        Raises:
+            InputError: when there are more than `most`.
+        """
+        surface = "".join(self._processor.encode(phrase, out_type=str))
+        found: list[list[list[int]]] = [[[]]]  # the ways to write what stands before each place
+        for end in range(1, len(surface) + 1):
+            ways = [
+                [*way, self._ids[surface[start:end]]]
+                for start in range(end)
+                if surface[start:end] in self._ids
+                for way in found[start]
+            ]
+            if len(ways) > most:
+                raise InputError(f"{phrase!r}: more than {most:,} ways to write it in pieces; give shorter phrases")
+            found.append(ways)
+        return found[-1] if surface else []
+
+    @functools.cached_property
+    def _ids(self) -> dict[str, int]:
+        """The id of every piece of text."""
+        ids = range(UNK_ID + 1, self.vocab_size)
+        return dict(zip(self.pieces(ids), ids, strict=True))
+
     def save(self, path: Path) -> None:
         """Writes the SentencePiece model to `path`.
 

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from transformer_jax.decoding.hypotheses import Fetched
 from transformer_jax.errors import InputError
 
 
@@ -47,8 +48,8 @@ class Constraint(abc.ABC):
 class Prefix(Constraint):
     """Every output begins with these tokens."""
 
-    tokens: Int[Array, "B P"]
-    lengths: Int[Array, " B"]  # how many of them count; 0 is no prefix
+    tokens: Int[Fetched, "B P"]
+    lengths: Int[Fetched, " B"]  # how many of them count; 0 is no prefix
 
     def adjust(self, log_probs: Float[Array, "B W V"], outputs: Outputs) -> Float[Array, "B W V"]:
         """While the output is shorter than the prefix, only its next token may come."""
@@ -63,7 +64,7 @@ class Prefix(Constraint):
 class Vocabulary(Constraint):
     """No token but these. The end token is not exempt."""
 
-    allowed: Bool[Array, "B V"]
+    allowed: Bool[Fetched, "B V"]
 
     def adjust(self, log_probs: Float[Array, "B W V"], outputs: Outputs) -> Float[Array, "B W V"]:
         """Only what is in the list."""
@@ -74,7 +75,7 @@ class Vocabulary(Constraint):
 class MinLength(Constraint):
     """At least so many tokens before the end token."""
 
-    lengths: Int[Array, " B"]
+    lengths: Int[Fetched, " B"]
 
     def adjust(self, log_probs: Float[Array, "B W V"], outputs: Outputs) -> Float[Array, "B W V"]:
         """No end too early."""
@@ -136,7 +137,7 @@ class RepetitionPenalty(Constraint):
 class Forbidden(Constraint):
     """None of F phrases of up to P tokens stands in an output."""
 
-    phrases: Int[Array, "B F P"]  # padded by pad_id on the right; a phrase of padding alone is none
+    phrases: Int[Fetched, "B F P"]  # padded by pad_id on the right; a phrase of padding alone is none
     pad_id: int = flax.struct.field(pytree_node=False)
 
     def adjust(self, log_probs: Float[Array, "B W V"], outputs: Outputs) -> Float[Array, "B W V"]:
@@ -161,7 +162,7 @@ class Required(Constraint):
     Limits must leave room for all tokens of the phrases and the end token: see `room`.
     """
 
-    phrases: Int[Array, "B F P"]  # padded by pad_id on the right; a phrase of padding alone is none
+    phrases: Int[Fetched, "B F P"]  # padded by pad_id on the right; a phrase of padding alone is none
     pad_id: int = flax.struct.field(pytree_node=False)
 
     @property
@@ -218,7 +219,7 @@ class Required(Constraint):
         return put(nothing, tokens, gains.reshape(flat))
 
 
-def begun_phrases(phrases: Int[Array, "B F P"], outputs: Outputs) -> Bool[Array, "B W F P"]:
+def begun_phrases(phrases: Int[Fetched, "B F P"], outputs: Outputs) -> Bool[Array, "B W F P"]:
     """Whether the last p tokens of an output are the first p of a phrase, for p from 0."""
     recent = outputs.last(phrases.shape[2])
     begun = [jnp.ones((*recent.shape[:2], phrases.shape[1]), bool)]
@@ -237,26 +238,31 @@ def adjust(
     return log_probs
 
 
-def phrase_array(phrases: Sequence[Sequence[Sequence[int]]], pad_id: int) -> Int[np.ndarray, "B F P"]:
-    """Phrases of each sentence as one padded array, whose sizes are powers of two so that few shapes are compiled."""
-    most = _power_of_two(max((len(own) for own in phrases), default=1))
-    longest = _power_of_two(max((len(phrase) for own in phrases for phrase in own), default=1))
-    array = np.full((len(phrases), most, longest), pad_id, np.int32)
+def phrase_array(
+    phrases: Sequence[Sequence[Sequence[int]]], pad_id: int, shape: tuple[int, int] | None = None
+) -> Int[np.ndarray, "B F P"]:
+    """Phrases of each sentence as one padded array.
+
+    Args:
+        phrases: the phrases of each sentence.
+        pad_id: what fills the rest.
+        shape: room for so many phrases of so many tokens; None is as few as hold them, and at least one.
+    """
+    if shape is None:
+        longest = max((len(phrase) for own in phrases for phrase in own), default=1)
+        shape = (max([len(own) for own in phrases] + [1]), longest)
+    array = np.full((len(phrases), *shape), pad_id, np.int32)
     for sentence, own in enumerate(phrases):
         for place, phrase in enumerate(own):
             array[sentence, place, : len(phrase)] = phrase
     return array
 
 
-def _power_of_two(least: int) -> int:
-    return 1 << max(least - 1, 0).bit_length()
-
-
-def _phrase_lengths(phrases: Int[Array, "B F P"], pad_id: int) -> Int[Array, "B F"]:
+def _phrase_lengths(phrases: Int[Fetched, "B F P"], pad_id: int) -> Int[Array, "B F"]:
     return jnp.sum(phrases != pad_id, axis=2)
 
 
-def _places(phrases: Int[Array, "B F P"]) -> Int[Array, "1 1 1 P"]:
+def _places(phrases: Int[Fetched, "B F P"]) -> Int[Array, "1 1 1 P"]:
     return jnp.arange(phrases.shape[2])[None, None, None]
 
 

@@ -1,0 +1,58 @@
+"""A Transformer as decoding wants it: a step function over a cache."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from transformer_jax.attention import Cache
+from transformer_jax.decoding import StepModel
+from transformer_jax.layers import DecoderAttention
+from transformer_jax.models import Parameters, Transformer
+
+
+def step_model(model: Transformer, params: Parameters, eos_id: int = 1) -> StepModel:
+    """The step of a model whose parameters are those of `decoding_parameters`.
+
+    With an encoder its cache comes from `start_cache`; without one from `start_cache` with no source, and prompts are
+    prefixes.
+    """
+
+    def step(tokens: Int[Array, "R T"], cache: Cache) -> tuple[Float[Array, "R T V"], Cache]:
+        logits, cache, _ = apply(model, params, tokens, cache, method="step")
+        return logits, cache
+
+    return StepModel(step, Cache.reorder, model.config.pad_id, eos_id, Cache.rewind)
+
+
+def start_cache(
+    model: Transformer, params: Parameters, source: Int[Array, "B S"] | None, *, rows: int, capacity: int
+) -> Cache:
+    """An empty cache over the encoded source, for `rows` hypotheses of up to `capacity` tokens.
+
+    Args:
+        model: the model.
+        params: parameters as `decoding_parameters` gives them.
+        source: ids, padded; None for a model without an encoder.
+        rows: a multiple of B; those of a sentence lie side by side.
+        capacity: tokens of each.
+    """
+    if source is None:
+        return apply(model, params, None, None, rows=rows, capacity=capacity, method="start_cache")
+    segments = (source != model.config.pad_id).astype(jnp.int32)
+    memory, _ = apply(model, params, source, segments, method="encode")
+    return apply(model, params, memory, segments, rows=rows, capacity=capacity, method="start_cache")
+
+
+def read_target(
+    model: Transformer, params: Parameters, source: Int[Array, "B S"], target: Int[Array, "B T"]
+) -> DecoderAttention:
+    """What every position of a target attends to; `target` is the decoder's input, the padding id first."""
+    cache = start_cache(model, params, source, rows=target.shape[0], capacity=target.shape[1])
+    _, _, attention = apply(model, params, target, cache, return_attention=True, method="step")
+    return attention
+
+
+def apply(model: Transformer, params: Parameters, *args: Any, method: str, **flags: Any) -> Any:
+    """A method of a model, with these parameters."""
+    return model.apply({"params": params}, *args, **flags, method=method)

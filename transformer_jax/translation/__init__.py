@@ -1,0 +1,18 @@
+"""Translation: strings in, strings out."""
+
+from transformer_jax.translation.engine import strategy_of
+from transformer_jax.translation.forcing import AttendedSentence, PairScore
+from transformer_jax.translation.loading import load_tokenizers, read_parameters
+from transformer_jax.translation.translator import Hypothesis, Line, Translation, Translator
+
+__all__ = [
+    "AttendedSentence",
+    "Hypothesis",
+    "Line",
+    "PairScore",
+    "Translation",
+    "Translator",
+    "load_tokenizers",
+    "read_parameters",
+    "strategy_of",
+]

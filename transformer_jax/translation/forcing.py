@@ -1,0 +1,154 @@
+"""Given translations read by the model: their probabilities, and what every position attends to."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, PyTree
+
+from transformer_jax import sharding
+from transformer_jax.data.tokenizer import EOS_ID, PAD_ID, Tokenizers
+from transformer_jax.inference import apply, read_target
+from transformer_jax.layers import DecoderAttention
+from transformer_jax.models import Parameters, Transformer
+from transformer_jax.translation.engine import Engine
+
+
+@dataclasses.dataclass(frozen=True)
+class PairScore:
+    """The log-probability of a given translation."""
+
+    pieces: list[str]  # of the translation, the end token last
+    log_probs: list[float]  # of each
+
+    @property
+    def log_prob(self) -> float:
+        """Of the whole."""
+        return sum(self.log_probs)
+
+
+@dataclasses.dataclass(frozen=True)
+class AttendedSentence:
+    """A sentence, its translation, and the attention weights of every layer and head."""
+
+    source: list[str]  # S pieces, the end token last
+    target: list[str]  # T pieces that the decoder produced, the end token last
+    translation: str
+    encoder: Float[np.ndarray, "L H S S"]
+    decoder: Float[np.ndarray, "L2 H T T"]
+    cross: Float[np.ndarray, "L2 H T S"]
+
+
+Ids = tuple[Sequence[int], Sequence[int]]  # of a source and a translation, each with its end token
+
+
+class Forcing:
+    """Reads pairs of ids in few shapes."""
+
+    def __init__(self, models: Sequence[Transformer], mesh: Mesh, engine: Engine) -> None:
+        self._models, self._mesh, self._engine = models, mesh, engine
+        everywhere = sharding.replicated(mesh)
+        self._score: Callable[..., Array] = jax.jit(self._score_batch, out_shardings=everywhere)
+        self._align: Callable[..., Array] = jax.jit(
+            self._align_batch, static_argnames=("layer", "head"), out_shardings=everywhere
+        )
+        self._attend: Callable[..., tuple[Array, DecoderAttention]] = jax.jit(
+            self._attend_pair, out_shardings=everywhere
+        )
+
+    def score(self, params: Sequence[Parameters], pairs: Sequence[Ids]) -> list[list[float]]:
+        """The log-probability of every token of each translation."""
+        rows = self._read(pairs, lambda sources, targets: self._score(params, sources, targets))
+        return [row[: len(target)].tolist() for row, (_, target) in zip(rows, pairs, strict=True)]
+
+    def align(
+        self, params: Sequence[Parameters], pairs: Sequence[Ids], layer: int, head: int | None
+    ) -> list[Float[np.ndarray, "T S"]]:
+        """How much every token of each translation attends to every token of its source, in the first model.
+
+        Args:
+            params: of the models.
+            pairs: the pairs.
+            layer: of the decoder, counted from 0, or from -1 for the last.
+            head: counted from 0; None is the mean over all.
+        """
+        rows = self._read(pairs, lambda *sides: self._align(params, *sides, layer=layer, head=head))
+        return [row[: len(target), : len(source)] for row, (source, target) in zip(rows, pairs, strict=True)]
+
+    def attend(
+        self, params: Sequence[Parameters], source: Sequence[int], target: Sequence[int], tokenizers: Tokenizers
+    ) -> AttendedSentence:
+        """The attention weights of every layer and head of the first model, over one pair."""
+        encoder, decoder = self._attend(params, np.array([source], np.int32), np.array([target], np.int32))
+        assert decoder.cross_attention is not None  # there is an encoder
+        return AttendedSentence(
+            source=tokenizers.source.pieces(source),
+            target=tokenizers.target.pieces(target),
+            translation=tokenizers.target.decode([target])[0],
+            encoder=jax.device_get(encoder[:, 0]),
+            decoder=jax.device_get(decoder.self_attention[:, 0]),
+            cross=jax.device_get(decoder.cross_attention[:, 0]),
+        )
+
+    def _read(self, pairs: Sequence[Ids], program: Callable[..., Array]) -> list[np.ndarray]:
+        """The row of the program's result for each pair, whose shape hangs on that pair alone."""
+        by_shape: dict[tuple[int, int], list[int]] = {}
+        for index, (source, target) in enumerate(pairs):
+            by_shape.setdefault((self._engine.padded(len(source)), self._engine.padded(len(target))), []).append(index)
+        rows: list[np.ndarray] = [np.empty(0)] * len(pairs)
+        for shape, indices in by_shape.items():
+            size = self._engine.part_size(max(shape))
+            for start in range(0, len(indices), size):
+                chosen = indices[start : start + size]
+                sides = zip(*(pairs[index] for index in chosen), strict=True)
+                arrays = (_padded(side, size, length) for side, length in zip(sides, shape, strict=True))
+                found = jax.device_get(program(*self._engine.placed(tuple(arrays))))
+                for index, row in zip(chosen, found[: len(chosen)], strict=True):
+                    rows[index] = row
+        return rows
+
+    def _score_batch(
+        self, params: Sequence[Parameters], sources: Int[Array, "B S"], targets: Int[Array, "B T"]
+    ) -> Float[Array, "B T"]:
+        model = self._engine.model(params)
+        caches: PyTree = self._engine.caches(params, sources, *targets.shape)
+        logits, _ = model.step(_shifted(targets), caches)
+        log_probs = jax.nn.log_softmax(model.without_padding(logits))
+        return jnp.take_along_axis(log_probs, targets[..., None], axis=2)[..., 0]
+
+    def _align_batch(
+        self,
+        params: Sequence[Parameters],
+        sources: Int[Array, "B S"],
+        targets: Int[Array, "B T"],
+        *,
+        layer: int,
+        head: int | None,
+    ) -> Float[Array, "B T S"]:
+        weights = read_target(self._models[0], params[0], sources, _shifted(targets)).cross_attention
+        assert weights is not None  # there is an encoder
+        return weights[layer].mean(axis=1) if head is None else weights[layer][:, head]
+
+    def _attend_pair(
+        self, params: Sequence[Parameters], source: Int[Array, "1 S"], target: Int[Array, "1 T"]
+    ) -> tuple[Float[Array, "L 1 H S S"], DecoderAttention]:
+        model, segments = self._models[0], jnp.ones_like(source)
+        _, encoder = apply(model, params[0], source, segments, return_attention=True, method="encode")
+        return encoder, read_target(model, params[0], source, _shifted(target))
+
+
+def _shifted(targets: Int[Array, "B T"]) -> Int[Array, "B T"]:
+    """What the decoder reads to give these targets."""
+    return jnp.pad(targets[:, :-1], ((0, 0), (1, 0)), constant_values=PAD_ID)
+
+
+def _padded(side: Sequence[Sequence[int]], size: int, length: int) -> Int[np.ndarray, "B T"]:
+    """Rows of ids, the last ones empty; of an empty row the end token alone, so that nothing is undefined."""
+    array = np.full((size, length), PAD_ID, np.int32)
+    array[:, 0] = EOS_ID
+    for row, ids in enumerate(side):
+        array[row, : len(ids)] = ids
+    return array

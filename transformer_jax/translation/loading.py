@@ -1,0 +1,45 @@
+"""What a translator needs of a run folder."""
+
+from jax.sharding import Mesh
+
+from transformer_jax.config import Experiment
+from transformer_jax.data.tokenizer import Tokenizers
+from transformer_jax.errors import InputError
+from transformer_jax.models import Parameters, abstract_parameters
+from transformer_jax.runs import RunFolder, check_digests
+from transformer_jax.training.checkpoints import Checkpoints
+from transformer_jax.training.metrics import score_of
+
+
+def load_tokenizers(folder: RunFolder) -> Tokenizers:
+    """The tokenizers of a run.
+
+    Raises:
+        InputError: when they are missing, damaged, or not those that the run was trained with.
+    """
+    tokenizers = Tokenizers.load(folder.tokenizer)
+    check_digests(folder, {"tokenizer": tokenizers.digest})
+    return tokenizers
+
+
+def read_parameters(
+    folder: RunFolder, experiment: Experiment, mesh: Mesh, step: int | None = None
+) -> tuple[Parameters, int]:
+    """The parameters that a run is evaluated with, and their step; see `Translator.from_run` for which.
+
+    Raises:
+        InputError: when there is no such checkpoint, or no intact one.
+    """
+    if not folder.checkpoints.is_dir():
+        raise InputError(f"{folder.checkpoints}: no checkpoints; train first")
+    averaged = experiment.training.average_decay is not None and not folder.average.exists()
+    item = "average" if averaged else "parameters"
+    with Checkpoints(folder.checkpoints, score=score_of(experiment.evaluation.metric)) as checkpoints:
+        steps = checkpoints.steps()
+        if step is not None and step not in steps:
+            raise InputError(f"{folder.checkpoints}: no checkpoint of step {step}; there are {steps}")
+        wanted = {item: abstract_parameters(experiment.model, mesh)}
+        restored = checkpoints.restore(wanted, None if step is None else [step], best_first=True)
+    if restored is None:
+        raise InputError(f"{folder.checkpoints}: no checkpoint yet; train first")
+    return restored.items[item], restored.step

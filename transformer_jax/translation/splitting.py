@@ -1,0 +1,54 @@
+"""Lines that are longer than a model takes, into parts that it does, and nothing lost."""
+
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+
+# Where a line is split, the first choice first: behind the end of a sentence, a clause, a word. Chinese and Japanese
+# put no space behind theirs.
+_PLACES = tuple(
+    re.compile(pattern)
+    for pattern in (r"(?<=[.!?…؟।])[\"'»”’)\]]*\s+|(?<=[。！？])", r"(?<=[,;:،—–])\s+|(?<=[、；：，])", r"\s+")
+)
+_JOINERS = "\u200d\ufe0e\ufe0f"  # zero width joiner, variation selectors: what they stand between belongs together
+
+
+def split(text: str, lengths: Callable[[Sequence[str]], Sequence[int]], longest: int) -> list[str]:
+    """Parts of at most `longest` tokens that make up the text again, white space behind a part being its own.
+
+    Args:
+        text: the line.
+        lengths: the number of tokens of each of some texts; that of two joined is at most the sum of theirs.
+        longest: tokens of a part at most.
+    """
+    return _split(text, lengths, longest, _PLACES)
+
+
+def _split(
+    text: str, lengths: Callable[[Sequence[str]], Sequence[int]], longest: int, places: Sequence[re.Pattern[str]]
+) -> list[str]:
+    pieces = _cut(text, places[0]) if places else _halves(text)
+    parts, room = [""], longest
+    for piece, length in zip(pieces, lengths(pieces), strict=True):
+        if length > longest and len(piece) > 1:
+            parts, room = [*parts, *_split(piece, lengths, longest, places[1:]), ""], longest
+        elif length <= room:
+            parts[-1], room = parts[-1] + piece, room - length
+        else:
+            parts, room = [*parts, piece], longest - length
+    return [part for part in parts if part]
+
+
+def _cut(text: str, place: re.Pattern[str]) -> list[str]:
+    """The pieces between matches; what matches goes with the piece before it."""
+    ends = [match.end() for match in place.finditer(text) if 0 < match.end() < len(text)]
+    return [text[start:end] for start, end in zip([0, *ends], [*ends, len(text)], strict=True)]
+
+
+def _halves(text: str) -> list[str]:
+    """Two pieces, not cut within a character and its marks if that can be."""
+    middle = len(text) // 2
+    for place in range(middle, len(text)):
+        if not (unicodedata.combining(text[place]) or text[place] in _JOINERS or text[place - 1] in _JOINERS):
+            return [text[:place], text[place:]]
+    return [text[:middle], text[middle:]]
