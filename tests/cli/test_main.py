@@ -27,15 +27,13 @@ class TestHelp:
         [
             ("train", ["FILE --workdir DIR"]),
             ("plan", ["FILE --topology", "FILE --mesh.data"]),
-            ("translate", ["RUN", "--step", "--beam", "--length-penalty", "--extra-length", "--batch-size"]),
-            (
-                "evaluate",
-                ["RUN", "--split", "(default: test)", "--source", "--target", "--data.dir", "--step", "--beam"],
-            ),
+            ("translate", ["translate RUN [--beam 5 ...] < in.en > out.de", "RUN --help"]),
+            ("score", ["score RUN SOURCE TARGET", "RUN --help"]),
+            ("evaluate", ["evaluate RUN [--split test ...]", "RUN --help"]),
             ("reproduce", ["RUN", "--output", "--data.dir", "--until", "--processes.coordinator"]),
             ("verify", ["RUN", "changes nothing"]),
             ("average", ["RUN...", "--output", "--newest", "--best"]),
-            ("attend", ["RUN SENTENCE", "--layer", "(default: -1)", "--output", "--step", "--beam"]),
+            ("attend", ["attend RUN SENTENCE [--layer 2 ...]", "RUN --help"]),
         ],
     )
     def test_of_each_verb(self, verb, options, capsys):
@@ -45,16 +43,32 @@ class TestHelp:
         for option in options:
             assert option in out
 
+    @pytest.mark.parametrize(
+        ("verb", "options"),
+        [
+            ("translate", ["--step", "--beam", "(default: 2)", "--prefix-file", "--ensemble", "--nbest", "--resume"]),
+            ("score", ["SOURCE TARGET", "--tokens", "--batch-size"]),
+            ("evaluate", ["--split", "(default: test)", "--source", "--against", "--data.dir", "--extra-length"]),
+            ("attend", ["SENTENCE", "--layer", "(default: -1)", "--output", "--step", "--length-penalty"]),
+        ],
+    )
+    def test_of_verbs_over_a_run(self, verb, options, trained, capsys):
+        assert main([verb, str(trained), "--help"]) == 0
+        out = capsys.readouterr().out
+        for option in options:
+            assert option in out
+
     def test_has_all_verbs(self):
         folder = Path(__file__).parents[2] / "transformer_jax" / "cli"
-        assert {path.stem for path in folder.glob("*.py")} == {*VERBS, "__init__", "main", "arguments"}
+        assert {path.stem for path in folder.glob("*.py")} == {*VERBS, "__init__", "main", "arguments", "writer"}
 
 
 class TestMistakes:
     def test_unknown_verb(self, refused):
         refused(["trian"], "no such verb: trian; did you mean train?")
         refused(
-            ["xyz"], "no such verb: xyz; one of train, plan, translate, evaluate, verify, reproduce, average, attend"
+            ["xyz"],
+            "no such verb: xyz; one of train, plan, translate, score, evaluate, verify, reproduce, average, attend",
         )
 
     def test_no_verb(self, refused):
@@ -83,7 +97,7 @@ class TestMistakes:
         program = (
             "import sys\nfrom transformer_jax.cli.main import main\n"
             f"codes = [main(call) for call in {calls}]\n"
-            "assert codes == [0, *[2] * 10, *[0] * 8], codes\n"
+            "assert codes == [0, *[2] * 10, *[0] * {len(VERBS)}], codes\n"
             "assert 'jax' not in sys.modules"
         )
         process = spawn([sys.executable, "-c", program])

@@ -5,17 +5,19 @@ import io
 import pytest
 
 from transformer_jax.cli.main import main
-from transformer_jax.cli.translate import read_lines
-from transformer_jax.errors import InputError
+from transformer_jax.config import DecodingConfig
 from transformer_jax.runs import open_run
-from transformer_jax.translation import Translator
+from transformer_jax.translation import Hypothesis, Translation, Translator
 
 
 class Backwards:
-    """Stands for a translator: the words backwards."""
+    """Stands for a translator: the letters backwards."""
 
-    def translate(self, sentences):
-        return [sentence[::-1] for sentence in sentences]
+    decoding = DecodingConfig()
+
+    def stream(self, lines, *, first=0):
+        for line in lines:
+            yield Translation(line.text, (Hypothesis(line.text[::-1], 0.0, 0.0),))
 
 
 @pytest.fixture
@@ -61,13 +63,15 @@ def test_lines_in_order(content, expected, piped, trained, asked):
     assert piped(["translate", trained], content) == (0, expected, [])
 
 
-def test_no_utf8(piped, trained, asked):
-    code, out, errors = piped(["translate", trained], b"ab\nc\xc3\xbc\xff\n")
-    assert (code, out) == (2, b"")
-    assert errors == ["error: standard input, line 2, byte 4: invalid UTF-8: invalid start byte"]
-    assert not asked
-    with pytest.raises(InputError, match="line 1, byte 1: invalid UTF-8: unexpected end of data"):
-        read_lines(b"\xc3")
+def test_what_is_no_utf8_is_named_behind_what_came_before(piped, trained, asked):
+    code, out, errors = piped(["translate", trained], b"ab\nc\xc3\xbc\xff\nde\n")
+    assert (code, out) == (2, b"ba\n")
+    assert errors == [
+        "error: standard input, line 2, byte 4: invalid UTF-8: invalid start byte; --invalid replace puts U+FFFD there"
+    ]
+    _, _, errors = piped(["translate", trained], b"\xef\xbb\xbf\xc3")
+    assert errors[0].startswith("error: standard input, line 1, byte 4: invalid UTF-8: unexpected end of data")
+    assert piped(["translate", trained, "--invalid", "replace"], b"a\xff\n") == (0, "\ufffda\n".encode(), [])
 
 
 def test_flags(piped, trained, asked):
@@ -76,8 +80,8 @@ def test_flags(piped, trained, asked):
     piped(["translate", trained], b"")
     piped("translate RUN --step 2 --beam 3 --length-penalty 0 --batch-size 7".replace("RUN", str(trained)).split(), b"")
     (first, unflagged), (second, flagged) = asked
-    assert (first, second) == (trained, trained)
-    assert unflagged == {"step": None, "decoding": usual}
+    assert (first, second) == ([trained], [trained])
+    assert unflagged == {"step": None, "decoding": usual, "weights": None}
     assert flagged["step"] == 2
     decoding = flagged["decoding"]
     assert (decoding.beam, decoding.length_penalty, decoding.batch_size) == (3, 0.0, 7)

@@ -1,7 +1,6 @@
 """Arguments into the call of a verb's function, by tyro; mistakes in them into one line."""
 
 import contextlib
-import dataclasses
 import functools
 import io
 import re
@@ -11,9 +10,9 @@ from typing import Annotated, ParamSpec, TypeAlias
 
 import tyro
 
-from transformer_jax.config import DecodingConfig, Experiment
+from transformer_jax.config import Experiment
 from transformer_jax.errors import InputError
-from transformer_jax.runs import load_experiment
+from transformer_jax.runs import load_experiment, open_run
 
 PROGRAM = "transformer-jax"
 
@@ -58,6 +57,17 @@ def file_first(arguments: Sequence[str], usage: str) -> tuple[Experiment, Sequen
     return load_experiment(arguments[0]), arguments[1:]
 
 
+def run_first(arguments: Sequence[str], usage: str) -> tuple[Path, Experiment, Sequence[str]]:
+    """The run folder that the arguments begin with, its experiment, and the rest of them.
+
+    Raises:
+        InputError: when no folder comes first, or it is no run.
+    """
+    if not arguments or arguments[0].startswith("-"):
+        raise InputError(f"the run folder comes first: {PROGRAM} {usage}")
+    return Path(arguments[0]), open_run(arguments[0]), arguments[1:]
+
+
 def _bind(command: Callable[_Parameters, int]) -> Callable[_Parameters, Callable[[], int]]:
     """A function that takes what `command` takes and returns its call, still to be made, outside of the parser."""
 
@@ -76,22 +86,3 @@ def _one_line(box: str) -> str:
     texts = [" ".join(re.sub("[╭╮╰╯─]", "", section).split()) for section in sections]
     kept = [text for text in texts if text and not text.startswith("For full helptext")]
     return "; ".join(kept).removeprefix("Error parsing ")
-
-
-@dataclasses.dataclass(frozen=True)
-class DecodingFlags:
-    """How to translate, where it is not as the experiment says."""
-
-    beam: int | None = None  # hypotheses kept, 1 is greedy; None: as the experiment says
-    length_penalty: float | None = None  # alpha of ((5 + length) / 6)^alpha; None: as the experiment says
-    extra_length: int | None = None  # tokens a translation may be longer than its source; None: as the experiment says
-    batch_size: int | None = None  # sentences translated at once; None: as the experiment says
-
-    def applied_to(self, experiment: Experiment) -> DecodingConfig:
-        """The experiment's decoding config, with what the flags say instead.
-
-        Raises:
-            InputError: on values that cannot be.
-        """
-        given = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
-        return dataclasses.replace(experiment.decoding, **given)

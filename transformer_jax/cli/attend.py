@@ -1,4 +1,9 @@
-"""The verb attend."""
+"""Translates a sentence and draws every head of a layer: encoder self-attention, and cross-attention.
+
+    transformer-jax attend RUN SENTENCE [--layer 2 ...]
+
+transformer-jax attend RUN --help lists every option, with the values of the run's experiment.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,47 +11,47 @@ from typing import Annotated
 
 import tyro
 
-from transformer_jax.cli.arguments import DecodingFlags, Run, call
-from transformer_jax.config import ModelConfig
+from transformer_jax.cli.arguments import asks_for_help, call, run_first
+from transformer_jax.config import DecodingConfig, ModelConfig
 from transformer_jax.errors import InputError
-from transformer_jax.runs import RunFolder, open_run
+from transformer_jax.runs import RunFolder
 
 
 def main(arguments: Sequence[str]) -> int:
     """Draws attention; returns the exit code."""
-    return call("attend", attend, arguments)
+    if asks_for_help(arguments):
+        print(__doc__)
+        return 0
+    run, experiment, flags = run_first(arguments, "attend RUN SENTENCE")
 
+    def attend(
+        sentence: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SENTENCE")],
+        decoding: Annotated[DecodingConfig, tyro.conf.arg(name="")] = experiment.decoding,
+        layer: int = -1,
+        output: Path | None = None,
+        step: int | None = None,
+    ) -> int:
+        """Translates a sentence and draws every head of a layer: encoder self-attention, and cross-attention.
 
-def attend(
-    run: Run,
-    sentence: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SENTENCE")],
-    decoding: Annotated[DecodingFlags, tyro.conf.arg(name="")],
-    layer: int = -1,
-    output: Path | None = None,
-    step: int | None = None,
-) -> int:
-    """Translates a sentence and draws every head of a layer: encoder self-attention, and cross-attention.
+        Args:
+            sentence: the sentence.
+            decoding: how to translate.
+            layer: counted from 1, or from -1 for the last, in encoder and decoder alike.
+            output: the picture, a .png file; None is attention.png in the run folder.
+            step: the checkpoint to translate with; None is the best, or the newest where none was measured.
+        """
+        path = output or RunFolder(run).attention
+        _check(layer, experiment.model, path)
+        from transformer_jax import plots
+        from transformer_jax.translation import Translator
 
-    Args:
-        run: the run folder.
-        sentence: the sentence.
-        decoding: how to translate.
-        layer: counted from 1, or from -1 for the last, in encoder and decoder alike.
-        output: the picture, a .png file; None is attention.png in the run folder.
-        step: the checkpoint to translate with; None is the best, or the newest where none was measured.
-    """
-    experiment, path = open_run(run), output or RunFolder(run).attention
-    config = decoding.applied_to(experiment)
-    _check(layer, experiment.model, path)
-    from transformer_jax import plots
-    from transformer_jax.translation import Translator
+        attended = Translator.from_run(run, step=step, decoding=decoding).attend(sentence)
+        plots.attention(attended, path, layer)
+        print(attended.translation)
+        print(path)
+        return 0
 
-    translator = Translator.from_run(run, step=step, decoding=config)
-    attended = translator.attend(sentence)
-    plots.attention(attended, path, layer)
-    print(attended.translation)
-    print(path)
-    return 0
+    return call("attend RUN", attend, flags)
 
 
 def _check(layer: int, model: ModelConfig, path: Path) -> None:

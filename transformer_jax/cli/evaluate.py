@@ -1,4 +1,9 @@
-"""The verb evaluate."""
+"""Loss, perplexity and scores of real translations, on a split of a run's experiment or on two files.
+
+    transformer-jax evaluate RUN [--split test ...]
+
+transformer-jax evaluate RUN --help lists every option, with the values of the run's experiment.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from transformer_jax.cli.arguments import DecodingFlags, Run, call
+from transformer_jax.cli.arguments import asks_for_help, call, run_first
 from transformer_jax.config import DataConfig, DecodingConfig, Experiment, TextFiles
 from transformer_jax.errors import InputError
-from transformer_jax.runs import RunFolder, check_digests, open_run
+from transformer_jax.runs import RunFolder, check_digests
 
 if TYPE_CHECKING:
     from transformer_jax.data.sources import Pairs
@@ -18,39 +23,54 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str]) -> int:
     """Evaluates; returns the exit code."""
-    return call("evaluate", evaluate, arguments)
+    if asks_for_help(arguments):
+        print(__doc__)
+        return 0
+    run, experiment, flags = run_first(arguments, "evaluate RUN")
+
+    def evaluate(
+        decoding: Annotated[DecodingConfig, tyro.conf.arg(name="")] = experiment.decoding,
+        split: Literal["validation", "test"] = "test",
+        source: Path | None = None,
+        target: Path | None = None,
+        against: Path | None = None,
+        data_dir: Annotated[str | None, tyro.conf.arg(name="data.dir")] = None,
+        step: int | None = None,
+    ) -> int:
+        """Loss, perplexity and scores of real translations; these are written into the run folder with their scores.
+
+        Args:
+            decoding: how to translate.
+            split: the split of the run's experiment.
+            source: instead of a split, a file of sentences, one a line, plain or .gz; needs --target.
+            target: the file of their translations.
+            against: translations of the same sentences by another system, a file with one a line: compares the two by
+                paired bootstrap.
+            data_dir: the folder of the experiment's data, where it has moved.
+            step: the checkpoint to evaluate; None is the best, or the newest where none was measured.
+        """
+        folder = RunFolder(run)
+        if source is not None and target is not None:
+            name, pairs = f"file-{source.name}", _pairs_of_files(source, target)  # no split is called so
+        elif source is None and target is None:
+            name, pairs = split, _pairs_of_split(folder, experiment.data, split, data_dir)
+        else:
+            raise InputError("--source and --target belong together: give both, or neither to evaluate a split")
+        others = None if against is None else _others(against, len(pairs.targets))
+        _evaluate(folder, experiment, decoding, pairs, name, step, others)
+        return 0
+
+    return call("evaluate RUN", evaluate, flags)
 
 
-def evaluate(
-    run: Run,
-    decoding: Annotated[DecodingFlags, tyro.conf.arg(name="")],
-    split: Literal["validation", "test"] = "test",
-    source: Path | None = None,
-    target: Path | None = None,
-    data_dir: Annotated[str | None, tyro.conf.arg(name="data.dir")] = None,
-    step: int | None = None,
-) -> int:
-    """Loss, perplexity and scores of real translations; these are written into the run folder with their scores.
+def _others(path: Path, count: int) -> list[str]:
+    """The translations of another system, one for each of so many sentences."""
+    from transformer_jax.translation.lines import all_lines
 
-    Args:
-        run: the run folder.
-        decoding: how to translate.
-        split: the split of the run's experiment.
-        source: instead of a split, a file of sentences, one a line, plain or .gz; needs --target.
-        target: the file of their translations.
-        data_dir: the folder of the experiment's data, where it has moved.
-        step: the checkpoint to evaluate; None is the best, or the newest where none was measured.
-    """
-    folder, experiment = RunFolder(run), open_run(run)
-    config = decoding.applied_to(experiment)
-    if source is not None and target is not None:
-        name, pairs = f"file-{source.name}", _pairs_of_files(source, target)  # no split is called so
-    elif source is None and target is None:
-        name, pairs = split, _pairs_of_split(folder, experiment.data, split, data_dir)
-    else:
-        raise InputError("--source and --target belong together: give both, or neither to evaluate a split")
-    _evaluate(folder, experiment, config, pairs, name, step)
-    return 0
+    lines = all_lines(path)
+    if len(lines) != count:
+        raise InputError(f"--against {path}: {len(lines)} lines for {count} sentences")
+    return lines
 
 
 def _pairs_of_files(source: Path, target: Path) -> "Pairs":
@@ -80,7 +100,13 @@ def _pairs_of_split(
 
 
 def _evaluate(
-    folder: RunFolder, experiment: Experiment, config: DecodingConfig, pairs: "Pairs", name: str, step: int | None
+    folder: RunFolder,
+    experiment: Experiment,
+    config: DecodingConfig,
+    pairs: "Pairs",
+    name: str,
+    step: int | None,
+    others: Sequence[str] | None,
 ) -> None:
     """Prints loss and scores, and writes translations and scores."""
     import jax
@@ -100,10 +126,14 @@ def _evaluate(
     eval_step = jax.jit(lambda params, batch: batch_loss(model, params, batch))
     losses = evaluation.loss_metrics(evaluation.evaluate_loss(eval_step, params, batches.one_epoch()), name)
     print(", ".join(f"{metric} {value:.4f}" for metric, value in losses.items()))
-    translator = Translator(experiment.model, params, tokenizers, config, mesh)
+    longest = experiment.batch.source_length
+    translator = Translator(experiment.model, params, tokenizers, config, mesh, longest=longest)
     tokenizer = experiment.evaluation.bleu_tokenizer
     translations, scores = evaluation.translate_and_score(translator, pairs, bleu_tokenizer=tokenizer)
     context = {"step": step, "decoding": dataclasses.asdict(config), **losses}
     path = evaluation.write_translations(folder.translations, name, translations, scores, **context)
     print(f"{name}: {scores}")
+    if others is not None:
+        for line in evaluation.compare(translations, others, pairs.targets, bleu_tokenizer=tokenizer):
+            print(line)
     print(f"checkpoint of step {step:,}; translations in {path}")

@@ -1,5 +1,6 @@
 """transformer-jax VERB: picks the verb, and turns what goes wrong into one line and an exit code."""
 
+import contextlib
 import difflib
 import importlib
 import logging
@@ -14,6 +15,7 @@ VERBS = {
     "train": "train the experiment of a file, or go on where its run folder stands",
     "plan": "memory, transfers and operations of a training step, on devices that need not be there",
     "translate": "translate lines from standard input to standard output",
+    "score": "the log-probability of given translations",
     "evaluate": "score a run on a split of its experiment, or on two files",
     "verify": "check every byte of a run's checkpoints",
     "reproduce": "train a run again from its folder, and compare to the bit",
@@ -28,6 +30,8 @@ BROKEN_PIPE = 141  # 128 + SIGPIPE
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a verb with its arguments, those of the process by default; returns the exit code."""
     _set_up_logging()
+    if arguments is None:
+        _keep_compiled()
     try:
         code = _run(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()  # here, where a broken pipe is still handled
@@ -71,6 +75,15 @@ def _help() -> str:
     return "\n".join(
         [f"usage: {PROGRAM} VERB ...", "", *lines, "", f"{PROGRAM} VERB --help lists the options of a verb."]
     )
+
+
+def _keep_compiled() -> None:
+    """Lets jax keep compiled programs between processes, where JAX_COMPILATION_CACHE_DIR does not say otherwise."""
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    folder = os.path.join(home, "transformer_jax", "compiled")
+    with contextlib.suppress(OSError):  # a machine without a place for it compiles again
+        os.makedirs(folder, exist_ok=True)
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", folder)
 
 
 class _Formatter(logging.Formatter):

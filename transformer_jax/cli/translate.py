@@ -1,59 +1,135 @@
-"""The verb translate."""
+"""Translates standard input to standard output with a run: one line in, one line out, blank for blank, in order.
 
-import codecs
+    transformer-jax translate RUN [--beam 5 ...] < in.en > out.de
+
+transformer-jax translate RUN --help lists every option, with the values of the run's experiment.
+"""
+
+import contextlib
+import io
+import itertools
 import sys
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
 
 import tyro
+from tqdm import tqdm
 
-from transformer_jax.cli.arguments import DecodingFlags, Run, call
+from transformer_jax.cli.arguments import asks_for_help, call, run_first
+from transformer_jax.cli.writer import Files, Wishes, Writer
+from transformer_jax.config import DecodingConfig
 from transformer_jax.errors import InputError
-from transformer_jax.runs import open_run
+
+if TYPE_CHECKING:
+    from transformer_jax.translation import Line, Translator
 
 
 def main(arguments: Sequence[str]) -> int:
     """Translates; returns the exit code."""
-    return call("translate", translate, arguments)
+    if asks_for_help(arguments):
+        print(__doc__)
+        return 0
+    run, experiment, flags = run_first(arguments, "translate RUN")
+
+    def translate(
+        files: Annotated[Files, tyro.conf.arg(name="")],
+        wishes: Annotated[Wishes, tyro.conf.arg(name="")],
+        decoding: Annotated[DecodingConfig, tyro.conf.arg(name="")] = experiment.decoding,
+        ensemble: tuple[Path, ...] = (),
+        weights: tuple[float, ...] | None = None,
+        step: int | None = None,
+        warmup: bool = False,
+    ) -> int:
+        """Translates lines; n lines in, n lines out. With --nbest N, N lines each: number ||| text ||| score ||| log p.
+
+        Args:
+            files: what is read and written.
+            wishes: what is written of each line.
+            decoding: how to translate.
+            ensemble: run folders of other models whose probabilities are averaged with this one's.
+            weights: of the models of an ensemble, this one's first.
+            step: the checkpoint to translate with; None is the best, or the newest where none was measured.
+            warmup: compile for every length before the first line is read.
+        """
+        from transformer_jax.translation import Translator
+
+        translator = Translator.from_run([run, *ensemble], step=step, decoding=decoding, weights=weights)
+        if warmup:
+            translator.warm_up()
+        _check(wishes, experiment.model.decoder_layers, experiment.model.num_heads)
+        with contextlib.ExitStack() as stack:
+            _translate(translator, files, wishes, stack)
+        return 0
+
+    return call("translate RUN", translate, flags)
 
 
-def translate(
-    run: Run,
-    decoding: Annotated[DecodingFlags, tyro.conf.arg(name="")],
-    step: int | None = None,
-) -> int:
-    """Translates standard input to standard output: one line in, one line out, blank for blank, in order.
-
-    Args:
-        run: the run folder.
-        decoding: how to translate.
-        step: the checkpoint to translate with; None is the best, or the newest where none was measured.
-    """
-    config = decoding.applied_to(open_run(run))
-    lines = read_lines(sys.stdin.buffer.read())
-    from transformer_jax.translation import Translator
-
-    translator = Translator.from_run(run, step=step, decoding=config)
-    sys.stdout.buffer.write("".join(f"{line}\n" for line in translator.translate(lines)).encode())
-    return 0
+def _check(wishes: Wishes, layers: int, heads: int) -> None:
+    if wishes.align_layer is not None and not 1 <= abs(wishes.align_layer) <= layers:
+        raise InputError(f"--align-layer {wishes.align_layer}: the decoder has the layers 1 to {layers}")
+    if wishes.align_head is not None and not 1 <= wishes.align_head <= heads:
+        raise InputError(f"--align-head {wishes.align_head}: a layer has the heads 1 to {heads}")
 
 
-def read_lines(content: bytes) -> list[str]:
-    """The lines of standard input, in UTF-8; only line feeds end one, other separators of Unicode belong to the text.
+def _translate(translator: "Translator", files: Files, wishes: Wishes, stack: contextlib.ExitStack) -> None:
+    """Chunk by chunk, as lines arrive."""
+    writer = Writer(translator, files, wishes, stack)
+    number = writer.done
+    progress = stack.enter_context(tqdm(unit=" lines", initial=number, disable=None, file=sys.stderr))
+    tokens = 0
+    for lines in _lines(files, wishes.forbid, number, stack):
+        for translation in translator.stream(lines, first=number):
+            number += 1
+            writer.write(number, translation)
+            tokens += translation.hypotheses[0].num_tokens if translation.hypotheses else 0
+            progress.update()
+        writer.flush()
+        elapsed = progress.format_dict["elapsed"] if not progress.disable else 0
+        progress.set_postfix_str(f"{tokens / elapsed:,.0f} tokens/s" if elapsed else "")
 
-    Raises:
-        InputError: on bytes that are no UTF-8, by line and byte, both counted from 1.
-    """
-    *lines, last = content.removeprefix(codecs.BOM_UTF8).split(b"\n")
-    if last:
-        lines.append(last)
-    return [_decode(line.removesuffix(b"\r"), number) for number, line in enumerate(lines, start=1)]
+
+def _lines(files: Files, forbidden: Sequence[str], done: int, stack: contextlib.ExitStack) -> Iterator[list["Line"]]:
+    """The lines that are not done, as many at once as have arrived, each with what its translation must contain."""
+    from transformer_jax.translation import Line
+    from transformer_jax.translation.lines import arriving, open_lines
+    from transformer_jax.translation.translator import WINDOW
+
+    name = "standard input" if files.input is None else str(files.input)
+    stream = cast(io.BufferedIOBase, sys.stdin.buffer)
+    if files.input is not None:
+        stream = stack.enter_context(open_lines(files.input))
+    prefixes = _beside(files.prefix_file, "--prefix-file", stack)
+    phrases = _beside(files.constraints_file, "--constraints-file", stack)
+    seen = 0
+    for texts in arriving(stream, name, WINDOW * 64, files.invalid):
+        chunk = []
+        for text in texts:
+            prefix, required = next(prefixes), next(phrases)
+            seen += 1
+            if seen > done:
+                chunk.append(Line(text, prefix, [phrase for phrase in required.split("\t") if phrase], forbidden))
+        if chunk:
+            yield chunk
+    if seen < done:
+        raise InputError(f"--resume: {files.output} has {done} translations, but {name} only {seen} lines")
+    for flag, path, rest in (
+        ("--prefix-file", files.prefix_file, prefixes),
+        ("--constraints-file", files.constraints_file, phrases),
+    ):
+        if path is not None and any(True for _ in rest):
+            raise InputError(f"{flag} {path}: more than the {seen} lines of {name}")
 
 
-def _decode(line: bytes, number: int) -> str:
-    try:
-        return line.decode()
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"standard input, line {number}, byte {error.start + 1}: invalid UTF-8: {error.reason}"
-        ) from None
+def _beside(path: Path | None, flag: str, stack: contextlib.ExitStack) -> Iterator[str]:
+    """The lines of a file, one for each of the input; without a file, blank ones without end."""
+    from transformer_jax.translation.lines import arriving, open_lines
+
+    if path is None:
+        yield from itertools.repeat("")
+        return
+    number = 0
+    for lines in arriving(stack.enter_context(open_lines(path)), str(path), 1024):
+        yield from lines
+        number += len(lines)
+    raise InputError(f"{flag} {path}: only {number} lines, and there are more to translate")

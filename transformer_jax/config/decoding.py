@@ -42,7 +42,5 @@ class DecodingConfig:
         require(0 <= self.seed < 2**32, f"seed={self.seed} must be 0 to 2^32 - 1")
         require(self.longest is None or self.longest > 1, f"longest={self.longest} must be above 1")
         if not self.sampling:
-            require(
-                self.nbest <= self.beam, f"nbest={self.nbest} must be at most beam={self.beam}, or with sampling"
-            )
+            require(self.nbest <= self.beam, f"nbest={self.nbest} must be at most beam={self.beam}, or with sampling")
             require(self.beam % self.groups == 0, f"groups={self.groups} must divide beam={self.beam}")

@@ -6,10 +6,11 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
-from sacrebleu.metrics import BLEU, CHRF
+from sacrebleu.metrics import BLEU, CHRF, TER
+from sacrebleu.significance import PairedTest, Result
 
 from transformer_jax.data.batch import Batch
 from transformer_jax.data.sources import Pairs
@@ -43,16 +44,19 @@ class Scores:
 
     bleu: float  # mixed case
     chrf: float
+    ter: float  # edits for each word of the references, in per cent
     exact_match: float  # per cent of sentences that equal their reference
     sentences: int
     bleu_signature: str
     chrf_signature: str
+    ter_signature: str
     exact_match_by_group: dict[str, float]  # for sets whose pairs have groups
 
     def __str__(self) -> str:
         groups = "".join(f", {name} {share:.2f}%" for name, share in self.exact_match_by_group.items())
         return (
-            f"BLEU {self.bleu:.2f} ({self.bleu_signature}), chrF {self.chrf:.2f}, "
+            f"BLEU {self.bleu:.2f} ({self.bleu_signature}), chrF {self.chrf:.2f} ({self.chrf_signature}), "
+            f"TER {self.ter:.2f} ({self.ter_signature}), "
             f"exact match {self.exact_match:.2f}% of {self.sentences:,}{groups}"
         )
 
@@ -63,14 +67,14 @@ def score(
     groups: Sequence[str] | None = None,
     bleu_tokenizer: str = "13a",
 ) -> Scores:
-    """BLEU and chrF of a corpus with one reference a sentence, and the share that match it exactly, by group too.
+    """BLEU, chrF and TER of a corpus with one reference a sentence, and the share that match it exactly, by group too.
 
     Raises:
         InputError: when there is no sentence.
     """
     if not references:
         raise InputError("there is no sentence to score")
-    bleu, chrf = BLEU(tokenize=bleu_tokenizer), CHRF()
+    bleu, chrf, ter = BLEU(tokenize=bleu_tokenizer), CHRF(), TER()
     matches = [ours == theirs for ours, theirs in zip(translations, references, strict=True)]
     by_group: dict[str, list[bool]] = {}
     for group, match in zip(groups or [], matches, strict=bool(groups)):
@@ -78,16 +82,39 @@ def score(
     return Scores(
         bleu=bleu.corpus_score(list(translations), [list(references)]).score,
         chrf=chrf.corpus_score(list(translations), [list(references)]).score,
+        ter=ter.corpus_score(list(translations), [list(references)]).score,
         exact_match=_percent(matches),
         sentences=len(matches),
         bleu_signature=str(bleu.get_signature()),
         chrf_signature=str(chrf.get_signature()),
+        ter_signature=str(ter.get_signature()),
         exact_match_by_group={name: _percent(by_group[name]) for name in sorted(by_group)},
     )
 
 
 def _percent(matches: Sequence[bool]) -> float:
     return 100.0 * sum(matches) / len(matches)
+
+
+def compare(
+    translations: Sequence[str], others: Sequence[str], references: Sequence[str], bleu_tokenizer: str = "13a"
+) -> list[str]:
+    """Two systems side by side, a line a metric, by paired bootstrap over 1,000 samples (Koehn, 2004)."""
+    own = [list(references)]
+    metrics = {
+        "BLEU": BLEU(tokenize=bleu_tokenizer, references=own),
+        "chrF": CHRF(references=own),
+        "TER": TER(references=own),
+    }
+    systems: list[tuple[str, Sequence[str]]] = [("the other", list(others)), ("this run", list(translations))]
+    signatures, results = PairedTest(systems, metrics, references=None, test_type="bs", n_samples=1000)()
+    lines = []
+    for name, signature in signatures.items():
+        other, ours = cast(list[Result], results[name])
+        lines.append(
+            f"{name}: this run {ours.score:.2f}, the other {other.score:.2f}, p = {ours.p_value:.4f} ({signature})"
+        )
+    return lines
 
 
 def translate_and_score(

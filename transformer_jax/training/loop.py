@@ -282,7 +282,8 @@ def report(experiment: Experiment, folder: RunFolder, data: Data, mesh: jax.shar
     translations: list[str] = []
     scores, attended = None, None
     if pairs is not None:
-        translator = Translator(experiment.model, params, data.tokenizers, experiment.decoding, mesh)
+        longest = experiment.batch.source_length
+        translator = Translator(experiment.model, params, data.tokenizers, experiment.decoding, mesh, longest=longest)
         tokenizer = experiment.evaluation.bleu_tokenizer
         translations, scores = evaluation.translate_and_score(translator, pairs, bleu_tokenizer=tokenizer)
         drawn = next((source for source in pairs.sources if source.strip()), None)

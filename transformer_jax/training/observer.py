@@ -148,6 +148,7 @@ class Observer:
                 self.data.tokenizers,
                 self.experiment.decoding,
                 self.trainer.mesh,
+                longest=self.experiment.batch.source_length,
             )
         else:
             self._translator = self._translator.with_parameters(state.evaluated)

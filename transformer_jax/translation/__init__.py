@@ -3,7 +3,8 @@
 from transformer_jax.translation.engine import strategy_of
 from transformer_jax.translation.forcing import AttendedSentence, PairScore
 from transformer_jax.translation.loading import load_tokenizers, read_parameters
-from transformer_jax.translation.translator import Hypothesis, Line, Translation, Translator
+from transformer_jax.translation.results import Hypothesis, Line, Translation
+from transformer_jax.translation.translator import Translator
 
 __all__ = [
     "AttendedSentence",

@@ -5,6 +5,7 @@ others of the same shape take their places, so that a long one does not hold the
 """
 
 import dataclasses
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -35,6 +36,7 @@ from transformer_jax.decoding import (
     keys_of_lines,
     phrase_array,
 )
+from transformer_jax.errors import InputError
 from transformer_jax.inference import start_cache, step_model
 from transformer_jax.models import Parameters, Transformer
 
@@ -118,6 +120,26 @@ class Engine:
         for shape in sorted(by_shape, key=dataclasses.astuple, reverse=True):
             longest_first = sorted(by_shape[shape], key=lambda index: -len(requests[index].source))
             yield from self._decode_shape(params, shape, [(index, requests[index]) for index in longest_first])
+
+    def warm_up(self, params: Sequence[Parameters], longest: int) -> None:
+        """Runs every program of sentences of up to so many tokens that have no constraints of their own, on nothing.
+
+        Raises:
+            InputError: where there is no longest sentence.
+        """
+        if longest == sys.maxsize:
+            raise InputError("to compile ahead, the longest sentence must be known: decoding.longest says it")
+        length = 1
+        while True:
+            shape = self._shape(Request([EOS_ID] * length))
+            part = self.part_size(shape.source)
+            begun = self._begin(params, shape, part, [])
+            for times in (1, REFILLS):
+                state = self._put(self._tile(begun, times=times), begun, np.arange(part, dtype=np.int32))
+                jax.block_until_ready(self._read(self._advance(params, state, np.int32(0))))
+            if shape.source >= longest:
+                return
+            length = shape.source + 1
 
     def limit(self, request: Request) -> int:
         """Tokens of its longest output: more than its source has, and room for what it must contain."""

@@ -15,6 +15,7 @@ from transformer_jax.inference import apply, read_target
 from transformer_jax.layers import DecoderAttention
 from transformer_jax.models import Parameters, Transformer
 from transformer_jax.translation.engine import Engine
+from transformer_jax.translation.results import Ids
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,9 +41,6 @@ class AttendedSentence:
     encoder: Float[np.ndarray, "L H S S"]
     decoder: Float[np.ndarray, "L2 H T T"]
     cross: Float[np.ndarray, "L2 H T S"]
-
-
-Ids = tuple[Sequence[int], Sequence[int]]  # of a source and a translation, each with its end token
 
 
 class Forcing:

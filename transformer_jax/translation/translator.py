@@ -1,6 +1,5 @@
 """Translator: strings in, strings out."""
 
-import dataclasses
 import itertools
 import logging
 import sys
@@ -19,52 +18,14 @@ from transformer_jax.models import Parameters, Transformer, decoding_parameters
 from transformer_jax.runs import RunFolder, open_run
 from transformer_jax.translation.alignment import aligned_words, num_words, words_of
 from transformer_jax.translation.engine import Engine, Output, Request
-from transformer_jax.translation.forcing import AttendedSentence, Forcing, Ids, PairScore
+from transformer_jax.translation.forcing import AttendedSentence, Forcing, PairScore
 from transformer_jax.translation.loading import load_tokenizers, read_parameters
+from transformer_jax.translation.results import Hypothesis, Line, Translation
 from transformer_jax.translation.splitting import split
 
 WINDOW = 64  # batches of lines that are looked at together
 
 _log = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True)
-class Line:
-    """A line to be translated, and what its translation must contain."""
-
-    text: str
-    prefix: str = ""  # what the translation begins with
-    required: Sequence[str] = ()  # words and phrases that stand in it
-    forbidden: Sequence[str] = ()  # words and phrases that do not
-
-
-@dataclasses.dataclass(frozen=True)
-class Hypothesis:
-    """One translation of a line."""
-
-    text: str
-    score: float  # what it is ranked by
-    log_prob: float  # the model's own, over all its tokens
-    parts: tuple[Ids, ...] = ()  # ids of source and translation, each with its end token; several where it was split
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens of the translation, end tokens included."""
-        return sum(len(target) for _, target in self.parts)
-
-
-@dataclasses.dataclass(frozen=True)
-class Translation:
-    """What became of a line."""
-
-    source: str
-    hypotheses: tuple[Hypothesis, ...]  # best first; of sampling, as they were drawn
-    warnings: tuple[str, ...] = ()  # what the user should know about it
-
-    @property
-    def text(self) -> str:
-        """The best translation; empty where there is none."""
-        return self.hypotheses[0].text if self.hypotheses else ""
 
 
 class Translator:
@@ -189,6 +150,10 @@ class Translator:
             yield from self._translate(window, first)
             first += len(window)
 
+    def warm_up(self) -> None:
+        """Compiles what lines without constraints of their own need, of any length."""
+        self._engine.warm_up(self._params, self._longest)
+
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[PairScore]:
         """The log-probability of each given translation, as a whole and token by token.
 
@@ -241,13 +206,15 @@ class Translator:
         """The sentence's translation, with the attention weights of every layer and head.
 
         Raises:
-            InputError: when the sentence is blank, or longer than what is translated at once.
+            InputError: when the sentence is blank, or longer than a table of learned positions.
         """
         (source,) = self.tokenizers.source.encode([sentence])
         if not source:
             raise InputError("the sentence is blank: there is nothing to attend to")
-        if len(source) >= self._longest:
-            raise InputError(f"the sentence has {len(source) + 1} tokens; at most {self._longest} are read at once")
+        if len(source) >= self._engine.positions:
+            raise InputError(
+                f"the sentence has {len(source) + 1} tokens, but the model has max_positions={self._engine.positions}"
+            )
         ((_, outputs),) = self._engine.decode(self._params, [Request([*source, EOS_ID])])
         target = [token for token in outputs[0].tokens if token != EOS_ID] if outputs else []
         return self._forcing.attend(self._params, [*source, EOS_ID], [*target, EOS_ID], self.tokenizers)

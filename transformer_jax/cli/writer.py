@@ -1,0 +1,147 @@
+"""What translate writes, and how it goes on behind what stands there already."""
+
+import contextlib
+import dataclasses
+import io
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast
+
+from transformer_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from transformer_jax.translation import Translation, Translator
+
+
+_Bytes: TypeAlias = io.RawIOBase | io.BufferedIOBase
+
+
+@dataclasses.dataclass(frozen=True)
+class Files:
+    """What is read and written."""
+
+    input: Path | None = None  # lines to translate, plain or .gz; None is standard input
+    output: Path | None = None  # where translations go; None is standard output
+    resume: bool = False  # go on behind what stands in --output already
+    invalid: Literal["error", "replace"] = "error"  # bytes that are no UTF-8: stop there, or U+FFFD in their place
+    prefix_file: Path | None = None  # what each translation begins with, a line each
+    constraints_file: Path | None = None  # words and phrases that must stand in each, a line each, tabs between them
+    alignments: Path | None = None  # where word alignments go, a line each: source-translation, counted from 0
+    suspicious: Path | None = None  # where lines go that look wrong: number, reasons, line, translation, tabs between
+
+    def __post_init__(self) -> None:
+        if self.resume and self.output is None:
+            raise InputError("--resume goes on with a file: it needs --output FILE")
+        for flag in ("output", "alignments", "suspicious"):
+            path: Path | None = getattr(self, flag)
+            if path is not None and not path.absolute().parent.is_dir():
+                raise InputError(f"--{flag} {path}: no such folder: {path.absolute().parent}")
+            if path is not None and not self.resume and path.exists() and path.stat().st_size:
+                raise InputError(f"--{flag} {path}: stands there already; --resume goes on with it, or take it away")
+
+
+@dataclasses.dataclass(frozen=True)
+class Wishes:
+    """What is written of each line."""
+
+    scores: bool = False  # before each translation its score and a tab; n-best lists have scores anyway
+    mbr: Literal["chrf", "bleu"] | None = None  # of the n best, give the one most like the others, by chrF or BLEU
+    forbid: tuple[str, ...] = ()  # words and phrases that stand in no translation
+    align_layer: int | None = None  # of the decoder, from 1, or -1 for the last; None is the last but one
+    align_head: int | None = None  # counted from 1; None is the mean over all
+
+
+class Writer:
+    """Writes what becomes of each line, behind what is done already."""
+
+    def __init__(self, translator: "Translator", files: Files, wishes: Wishes, stack: contextlib.ExitStack) -> None:
+        self._translator, self._wishes = translator, wishes
+        nbest = translator.decoding.nbest
+        self._lists = nbest > 1 and wishes.mbr is None
+        self._rows = nbest if self._lists else 1
+        self.done = 0
+        if files.resume:
+            counts = [_whole_lines(files.output) // self._rows]
+            counts += [] if files.alignments is None else [_whole_lines(files.alignments)]
+            self.done = min(counts)
+        self._output: _Bytes = cast(_Bytes, sys.stdout.buffer)
+        if files.output is not None:
+            self._output = stack.enter_context(_opened_behind(files.output, self.done * self._rows))
+        self._alignments = files.alignments and stack.enter_context(_opened_behind(files.alignments, self.done))
+        self._suspicious = files.suspicious and stack.enter_context(_opened_before(files.suspicious, self.done))
+
+    def write(self, number: int, translation: "Translation") -> None:
+        """What the wishes say of a line, whose number is counted from 1."""
+        from transformer_jax.translation.alignment import pharaoh
+        from transformer_jax.translation.risk import minimum_bayes_risk
+        from transformer_jax.translation.suspicion import suspicions
+
+        for warning in translation.warnings:
+            print(f"warning: line {number}: {warning}", file=sys.stderr)
+        if self._wishes.mbr is not None and translation.hypotheses:
+            texts = [hypothesis.text for hypothesis in translation.hypotheses]
+            best = translation.hypotheses[minimum_bayes_risk(texts, self._wishes.mbr)]
+            translation = dataclasses.replace(translation, hypotheses=(best,))
+        self._write(self._output, self._shown(number, translation))
+        if self._alignments:
+            layer, head = self._wishes.align_layer, self._wishes.align_head
+            layer = layer - 1 if layer is not None and layer > 0 else layer
+            (pairs,) = self._translator.align(
+                translation.hypotheses[:1], layer, None if head is None else head - 1
+            ) or [[]]
+            self._write(self._alignments, [pharaoh(pairs)])
+        if self._suspicious and (reasons := suspicions(translation)):
+            fields = (str(number), "; ".join(reasons), translation.source, translation.text)
+            self._write(self._suspicious, ["\t".join(field.replace("\t", " ") for field in fields)])
+
+    def flush(self) -> None:
+        """Lets others see what was written; the output last, by which a resume counts."""
+        for file in (self._suspicious, self._alignments, self._output):
+            if file:
+                file.flush()
+
+    def _shown(self, number: int, translation: "Translation") -> Iterable[str]:
+        if self._lists:
+            for hypothesis in translation.hypotheses:
+                yield f"{number - 1} ||| {hypothesis.text} ||| {hypothesis.score:.6f} ||| {hypothesis.log_prob:.6f}"
+            for _ in range(self._rows - len(translation.hypotheses)):
+                yield f"{number - 1} |||  ||| -inf ||| -inf"
+        elif self._wishes.scores:
+            score = translation.hypotheses[0].score if translation.hypotheses else float("-inf")
+            yield f"{score:.6f}\t{translation.text}"
+        else:
+            yield translation.text
+
+    def _write(self, file: _Bytes, lines: Iterable[str]) -> None:
+        file.write("".join(f"{line}\n" for line in lines).encode())
+
+
+def _whole_lines(path: Path | None) -> int:
+    """Lines of a file that have an end; of a file that is not there none."""
+    if path is None or not path.exists():
+        return 0
+    with path.open("rb") as file:
+        return sum(line.endswith(b"\n") for line in file)
+
+
+def _opened_behind(path: Path, lines: int) -> io.BufferedRandom:
+    """A file cut behind so many lines, to be written on."""
+    file = path.open("r+b" if path.exists() else "w+b")
+    for _ in range(lines):
+        file.readline()
+    file.truncate(file.tell())
+    return file
+
+
+def _opened_before(path: Path, number: int) -> io.BufferedRandom:
+    """A file whose lines begin with numbers, cut behind the last one up to `number`, to be written on."""
+    kept = 0
+    if path.exists():
+        with path.open("rb") as file:
+            for line in file:
+                start = line.partition(b"\t")[0]
+                if not line.endswith(b"\n") or not start.isdigit() or int(start) > number:
+                    break
+                kept += 1
+    return _opened_behind(path, kept)

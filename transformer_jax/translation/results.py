@@ -1,0 +1,46 @@
+"""A line to be translated, and what became of it."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TypeAlias
+
+Ids: TypeAlias = tuple[Sequence[int], Sequence[int]]  # of a source and a translation, each with its end token
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """A line to be translated, and what its translation must contain."""
+
+    text: str
+    prefix: str = ""  # what the translation begins with
+    required: Sequence[str] = ()  # words and phrases that stand in it
+    forbidden: Sequence[str] = ()  # words and phrases that do not
+
+
+@dataclasses.dataclass(frozen=True)
+class Hypothesis:
+    """One translation of a line."""
+
+    text: str
+    score: float  # what it is ranked by
+    log_prob: float  # the model's own, over all its tokens
+    parts: tuple[Ids, ...] = ()  # ids of source and translation, each with its end token; several where it was split
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of the translation, end tokens included."""
+        return sum(len(target) for _, target in self.parts)
+
+
+@dataclasses.dataclass(frozen=True)
+class Translation:
+    """What became of a line."""
+
+    source: str
+    hypotheses: tuple[Hypothesis, ...]  # best first; of sampling, as they were drawn
+    warnings: tuple[str, ...] = ()  # what the user should know about it
+
+    @property
+    def text(self) -> str:
+        """The best translation; empty where there is none."""
+        return self.hypotheses[0].text if self.hypotheses else ""
