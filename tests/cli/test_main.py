@@ -97,7 +97,7 @@ class TestMistakes:
         program = (
             "import sys\nfrom transformer_jax.cli.main import main\n"
             f"codes = [main(call) for call in {calls}]\n"
-            "assert codes == [0, *[2] * 10, *[0] * {len(VERBS)}], codes\n"
+            f"assert codes == [0, *[2] * 10, *[0] * {len(VERBS)}], codes\n"
             "assert 'jax' not in sys.modules"
         )
         process = spawn([sys.executable, "-c", program])

@@ -59,7 +59,7 @@ def main(arguments: Sequence[str]) -> int:
             translator.warm_up()
         _check(wishes, experiment.model.decoder_layers, experiment.model.num_heads)
         with contextlib.ExitStack() as stack:
-            _translate(translator, files, wishes, stack)
+            translate_lines(translator, files, wishes, stack)
         return 0
 
     return call("translate RUN", translate, flags)
@@ -72,7 +72,7 @@ def _check(wishes: Wishes, layers: int, heads: int) -> None:
         raise InputError(f"--align-head {wishes.align_head}: a layer has the heads 1 to {heads}")
 
 
-def _translate(translator: "Translator", files: Files, wishes: Wishes, stack: contextlib.ExitStack) -> None:
+def translate_lines(translator: "Translator", files: Files, wishes: Wishes, stack: contextlib.ExitStack) -> None:
     """Chunk by chunk, as lines arrive."""
     writer = Writer(translator, files, wishes, stack)
     number = writer.done

@@ -5,16 +5,25 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-_WORD_START = "\u2581"  # in a piece, where a space was
+_WRITTEN = {"<unk>": " \u2047 ", "</s>": ""}  # special pieces in a text
 
 
 def words_of(pieces: Sequence[str]) -> list[int]:
-    """The word that each piece belongs to, counted from 0; -1 for the end token."""
-    words, word = [], -1
-    for piece in pieces[:-1]:
-        word += piece.startswith(_WORD_START) or word < 0
-        words.append(word)
-    return [*words, -1]
+    """The word of the text that each piece belongs to, counted from 0; -1 for white space and the end token.
+
+    Args:
+        pieces: those of a whole text, with or without the end token.
+    """
+    words, word, inside = [], -1, False
+    for piece in pieces:
+        own = -1
+        for character in _WRITTEN.get(piece, piece.replace("\u2581", " ")):
+            if character != " ":
+                word += not inside
+                own = word
+            inside = character != " "
+        words.append(own)
+    return words
 
 
 def num_words(words: Sequence[int]) -> int:

@@ -133,9 +133,8 @@ class Engine:
         while True:
             shape = self._shape(Request([EOS_ID] * length))
             part = self.part_size(shape.source)
-            begun = self._begin(params, shape, part, [])
-            for times in (1, REFILLS):
-                state = self._put(self._tile(begun, times=times), begun, np.arange(part, dtype=np.int32))
+            begun, empty = self._begin(params, shape, part, []), self._empty(params, shape, REFILLS * part)
+            for state in (begun, self._put(empty, begun, np.arange(part, dtype=np.int32))):
                 jax.block_until_ready(self._read(self._advance(params, state, np.int32(0))))
             if shape.source >= longest:
                 return
@@ -152,9 +151,9 @@ class Engine:
     ) -> Iterator[tuple[int, list[Output]]]:
         """All requests of one shape, each in a slot until it is done."""
         part = self.part_size(shape.source)
-        waiting, free = deque(requests), list(range(part if len(requests) <= part else REFILLS * part))
-        size, placed = len(free), dict[int, int]()
-        state = self._tile(self._begin(params, shape, part, []), times=size // part)
+        size = part if len(requests) <= part else REFILLS * part
+        waiting, free, placed = deque(requests), list(range(size)), dict[int, int]()
+        state = self._empty(params, shape, size) if size > part else None
         while waiting or placed:
             while waiting and free:
                 count = min(part, len(free), len(waiting))
@@ -162,13 +161,19 @@ class Engine:
                 slots, free = free[:count], free[count:]
                 placed.update(zip(slots, (index for index, _ in new), strict=True))
                 begun = self._begin(params, shape, part, [request for _, request in new])
-                state = self._put(state, begun, np.array(slots + [size] * (part - count), np.int32))
+                beyond = [size] * (part - count)
+                state = begun if state is None else self._put(state, begun, np.array(slots + beyond, np.int32))
             state = self._advance(params, state, np.int32(size - part if waiting else 0))
             is_open, hypotheses = jax.device_get(self._read(state))
             done = [slot for slot in placed if not is_open[slot]]
             free += done
             for slot in done:
                 yield placed.pop(slot), _outputs(hypotheses, slot)
+
+    def _empty(self, params: Sequence[Parameters], shape: Shape, size: int) -> PyTree:
+        """A state of so many slots with nothing in them."""
+        part = self.part_size(shape.source)
+        return self._tile(self._begin(params, shape, part, []), times=size // part)
 
     def _begin(self, params: Sequence[Parameters], shape: Shape, size: int, requests: Sequence[Request]) -> PyTree:
         """The state of so many sentences before their first token, the last ones of it empty."""

@@ -23,10 +23,9 @@ def open_lines(path: Path) -> io.BufferedIOBase:
         InputError: when it cannot be opened.
     """
     try:
-        file = path.open("rb")
+        return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    return gzip.open(file) if path.suffix == ".gz" else file
 
 
 def arriving(stream: io.BufferedIOBase, name: str, most: int, invalid: Invalid = "error") -> Iterator[list[str]]:

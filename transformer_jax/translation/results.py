@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TypeAlias
 
-Ids: TypeAlias = tuple[Sequence[int], Sequence[int]]  # of a source and a translation, each with its end token
+Ids: TypeAlias = tuple[Sequence[int], Sequence[int]]  # of a source and a translation, end tokens included
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Hypothesis:
     text: str
     score: float  # what it is ranked by
     log_prob: float  # the model's own, over all its tokens
-    parts: tuple[Ids, ...] = ()  # ids of source and translation, each with its end token; several where it was split
+    parts: tuple[Ids, ...] = ()  # of a line that was split, in order
 
     @property
     def num_tokens(self) -> int:

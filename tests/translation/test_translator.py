@@ -6,69 +6,20 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
+from small import ALPHA, EXTRA, LONG, MODEL, MOST_BEAMS, parameters
 
-from transformer_jax.config import DecodingConfig, ModelConfig, TokenizerConfig
-from transformer_jax.data.tokenizer import EOS_ID, PAD_ID, Tokenizers, train_tokenizers
+from transformer_jax.config import DecodingConfig
+from transformer_jax.data.tokenizer import EOS_ID, PAD_ID, Tokenizers
 from transformer_jax.decoding import BeamSearch
 from transformer_jax.errors import InputError
 from transformer_jax.models import Transformer, init_parameters
 from transformer_jax.translation import Translator
 from transformer_jax.translation import translator as translator_module
 
-MODEL = ModelConfig(
-    encoder_layers=1,
-    decoder_layers=2,
-    width=10,
-    num_heads=5,
-    ffn_width=14,
-    vocab_size=29,
-    source_vocab_size=31,
-    share_embeddings="none",
-    output_bias=True,
-)
-EXTRA = 7
-ALPHA = 0.6
-MOST_BEAMS = 3
-LONG = "cab bead " * 40  # more pieces than a full batch is wide
-
-
-@pytest.fixture(scope="module")
-def tokenizers():
-    random = np.random.default_rng(0)
-    lines = [
-        " ".join("".join(random.choice(list("abcde"), random.integers(1, 4))) for _ in range(random.integers(1, 7)))
-        for _ in range(53)
-    ]
-    return train_tokenizers(TokenizerConfig(joint=False), MODEL, lines, [line[::-1].upper() for line in lines])
-
 
 @pytest.fixture(scope="module")
 def sentences():
     return ["", "abc", "dead bee", " \t", "a", "cab e d", LONG, "bad cab bead ace add", "e", "", "abc", "b b b", "  "]
-
-
-@functools.cache
-def large_parameters(seed):
-    """Larger than fresh ones: outputs differ much."""
-    return jax.tree.map(lambda leaf: 2.5 * leaf, init_parameters(MODEL, jax.random.key(seed)))
-
-
-def parameters(seed=4, favoured=EOS_ID, by=7.0):
-    """With one token favoured; the end token, by this much, gives outputs of various lengths."""
-    params = large_parameters(seed)
-    return {**params, "output_bias": params["output_bias"].at[favoured].set(by)}
-
-
-@pytest.fixture(scope="module")
-def translator(tokenizers):
-    """Makes translators, each once: they keep what they have compiled."""
-
-    @functools.cache
-    def make(batch_size=3, beam=2):
-        decoding = DecodingConfig(beam=beam, length_penalty=ALPHA, extra_length=EXTRA, batch_size=batch_size)
-        return Translator(MODEL, parameters(), tokenizers, decoding)
-
-    return make
 
 
 def source_ids(tokenizers, sentence):

@@ -1,0 +1,201 @@
+"""What a translation must contain, n-best lists, draws, ensembles, scores and alignments, over a model."""
+
+import functools
+import itertools
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+from small import MODEL, parameters
+
+from transformer_jax.config import DecodingConfig
+from transformer_jax.data.tokenizer import EOS_ID, PAD_ID
+from transformer_jax.errors import InputError
+from transformer_jax.models import Transformer, init_parameters
+from transformer_jax.translation import Line, Translator
+
+SENTENCES = ["abc", "dead bee", "a", "cab e d", "bad cab bead ace add"]
+
+
+@functools.partial(jax.jit, static_argnames="return_attention")
+def forward(params, source, target, return_attention=False):
+    """The whole model on whole sequences: no cache anywhere."""
+    return Transformer(MODEL).apply({"params": params}, source, target, return_attention=return_attention)
+
+
+def log_probs_of(source, target, params=None):
+    """Of every token of a translation, padding left out of the distribution."""
+    inputs = np.array([[PAD_ID, *target[:-1]]], np.int32)
+    logits, _ = forward(params or parameters(), np.array([source], np.int32), inputs)
+    log_probs = jax.nn.log_softmax(logits[0].at[:, PAD_ID].set(-np.inf))
+    return [float(log_probs[place, token]) for place, token in enumerate(target)]
+
+
+@pytest.fixture(scope="module")
+def three_best(translator):
+    return translator(batch_size=4, beam=3, nbest=3)
+
+
+@pytest.fixture(scope="module")
+def lists(three_best):
+    return list(three_best.stream(map(Line, SENTENCES)))
+
+
+def test_lists_are_sorted_and_their_numbers_are_those_of_the_model(lists):
+    for translation in lists:
+        scores = [hypothesis.score for hypothesis in translation.hypotheses]
+        assert len(scores) == 3
+        assert scores == sorted(scores, reverse=True)
+        for hypothesis in translation.hypotheses[:2]:
+            ((source, target),) = hypothesis.parts
+            assert hypothesis.log_prob == pytest.approx(sum(log_probs_of(source, target)), abs=1e-4)
+            penalty = ((5 + len(target)) / 6) ** 0.6
+            assert hypothesis.score == pytest.approx(hypothesis.log_prob / penalty, abs=1e-5)
+
+
+def test_scores_of_given_pairs(three_best, tokenizers):
+    pairs = [("abc", "CBA"), ("dead bee", "EEB DAED"), ("", "A"), ("a", "")]
+    for (source, target), scored in zip(pairs, three_best.score(pairs), strict=True):
+        source_ids = [*tokenizers.source.encode([source])[0], EOS_ID]
+        target_ids = [*tokenizers.target.encode([target])[0], EOS_ID]
+        expected = log_probs_of(source_ids, target_ids)
+        assert scored.pieces == tokenizers.target.pieces(target_ids)
+        np.testing.assert_allclose(scored.log_probs, expected, atol=1e-4)
+        assert scored.log_prob == pytest.approx(sum(expected), abs=1e-4)
+    assert three_best.score([]) == []
+
+
+def test_a_draw_hangs_on_its_line_alone(translator):
+    drawing = translator(batch_size=4, sampling=True, nbest=2, seed=3, temperature=4.0)
+    lines = [*map(Line, SENTENCES), Line("abc")]
+    texts = [[h.text for h in translation.hypotheses] for translation in drawing.stream(lines)]
+    for number, line in enumerate(lines):
+        (alone,) = drawing.stream([line], first=number)
+        assert [h.text for h in alone.hypotheses] == texts[number]
+    assert texts[0] != texts[-1]  # the same sentence on another line
+    assert len({text for pair in texts for text in pair}) > 6
+    other = translator(batch_size=4, sampling=True, nbest=2, seed=4, temperature=4.0)
+    assert [[h.text for h in translation.hypotheses] for translation in other.stream(lines)] != texts
+
+
+@pytest.mark.parametrize("fields", [{"beam": 1}, {"beam": 4}, {"sampling": True}])
+def test_constraints_hold_in_the_text(translator, fields):
+    usual = translator(batch_size=4, **fields)
+    plain = usual.translate(SENTENCES)
+    common = max("ABCDE", key=lambda letter: sum(letter in text for text in plain))
+    lines = [
+        Line("abc", prefix="BE"),
+        Line("dead bee", required=["CAB", "A D"]),
+        Line("a", forbidden=[common]),
+        Line("cab e d", prefix="A", required=["B C"], forbidden=["DD"]),
+        Line("bad cab bead ace add"),
+    ]
+    texts = [translation.text for translation in usual.stream(lines)]
+    assert texts[0].startswith("BE")
+    assert "CAB" in texts[1]
+    assert "A D" in texts[1]
+    assert common not in texts[2].split()
+    assert texts[3].startswith("A")
+    assert "B C" in texts[3]
+    assert "DD" not in texts[3].split()
+    assert texts[4] == plain[4]
+
+
+def test_settings_hold_in_the_ids(translator):
+    strict = translator(batch_size=4, min_length=6, no_repeated_ngram=2)
+    for translation in strict.stream(map(Line, SENTENCES)):
+        ((_, target),) = translation.hypotheses[0].parts
+        assert len([token for token in target if token != EOS_ID]) >= 6
+        pairs = list(itertools.pairwise(target))
+        assert len(set(pairs)) == len(pairs)
+    repeating = translator(batch_size=4, repetition_penalty=3.0)
+    assert repeating.translate(SENTENCES) != translator(batch_size=4).translate(SENTENCES)
+
+
+def test_ensembles(tokenizers, translator):
+    first, second = parameters(), parameters(seed=3)
+    decoding = DecodingConfig(beam=2, extra_length=7, batch_size=4)
+
+    def ensemble(weights=None, members=(first, second)):
+        return Translator([MODEL] * len(members), members, tokenizers, decoding, weights=weights)
+
+    alone, other = (ensemble(members=[one]).translate(SENTENCES) for one in (first, second))
+    assert ensemble([1.0, 0.0]).translate(SENTENCES) == alone
+    assert ensemble([0.0, 1.0]).translate(SENTENCES) == other
+    both = ensemble()
+    assert both.translate(SENTENCES) not in (alone, other)
+    (scored,) = both.score([("abc", "CBA")])
+    ids = [*tokenizers.source.encode(["abc"])[0], EOS_ID], [*tokenizers.target.encode(["CBA"])[0], EOS_ID]
+    mean = np.logaddexp(log_probs_of(*ids, first), log_probs_of(*ids, second)) - np.log(2)
+    np.testing.assert_allclose(scored.log_probs, mean, atol=1e-4)
+    with pytest.raises(InputError, match="an ensemble of 2 needs as many"):
+        ensemble([1.0]).translate(["abc"])
+
+
+def test_alignments_are_where_attention_is_greatest(three_best, lists):
+    translation = lists[3]
+    ((source, target),) = translation.hypotheses[0].parts
+    (pairs,) = three_best.align(translation.hypotheses[:1], layer=1, head=4)
+    inputs = np.array([[PAD_ID, *target[:-1]]], np.int32)
+    _, attention = forward(parameters(), np.array([source], np.int32), inputs, return_attention=True)
+    weights = np.asarray(attention.cross[1, 0, 4])
+    source_pieces = three_best.tokenizers.source.pieces(source[:-1])
+    target_pieces = three_best.tokenizers.target.pieces(target[:-1])
+    words = SENTENCES[3].split()
+    assert [word for _, word in pairs] == list(range(len(translation.text.split())))
+    for chosen, word in pairs:
+        rows = [place for place in range(len(target_pieces)) if word_of(target_pieces, place) == word]
+        by_word = [
+            sum(weights[row, s] for row in rows for s in range(len(source_pieces)) if word_of(source_pieces, s) == w)
+            for w in range(len(words))
+        ]
+        assert chosen == int(np.argmax(by_word))
+
+
+def word_of(pieces, place):
+    return sum(piece.startswith("\u2581") for piece in pieces[: place + 1]) - 1
+
+
+def test_alignments_of_a_line_in_parts_count_on(translator):
+    small = translator(batch_size=4, beam=1, longest=12)
+    text = "bad cab bead ace abc add bee"
+    (translation,) = small.stream([Line(text)])
+    assert len(translation.hypotheses[0].parts) > 1
+    (pairs,) = small.align(translation.hypotheses)
+    sources, targets = zip(*pairs, strict=True)
+    assert list(targets) == list(range(len(translation.text.split())))
+    assert max(sources) < len(text.split())
+    assert small.align([]) == []
+
+
+LEARNED = replace(MODEL, positions="learned", max_positions=13)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (Line("abc", prefix="xyz"), r"line 8: 'xyz' cannot be written with the pieces of the vocabulary"),
+        (Line("abc", required=["A", "ü"]), r"line 8: 'ü' cannot be written"),
+        (Line("abc " * 9, required=["A"]), r"line 8 is translated in 3 parts.*'A' should stand; split the line"),
+        (
+            Line("abc", required=["ABCDE EDCBA A B C D E A B"]),
+            r"line 8: its prefix and phrases take \d+ tokens.*max_positions=13",
+        ),
+    ],
+)
+def test_what_cannot_be_is_named(tokenizers, line, message):
+    learned = Translator(LEARNED, init_parameters(LEARNED, jax.random.key(1)), tokenizers, DecodingConfig(beam=2))
+    with pytest.raises(InputError, match=message):
+        list(learned.stream([line], first=7))
+
+
+def test_what_nothing_satisfies_is_said(translator):
+    usual = translator(batch_size=4)
+    ids = usual.tokenizers.target
+    everything = ["A", "B", "C", "D", "E"]
+    (translation,) = usual.stream([Line("abc", prefix="A", forbidden=everything)])
+    assert translation.hypotheses == ()
+    assert translation.text == ""
+    assert translation.warnings == ("no translation satisfies its constraints, or the model's numbers are not finite",)
+    assert ids.segmentations("xyz") == []
