@@ -9,6 +9,7 @@ from transformer_jax.attention import Cache
 from transformer_jax.decoding import StepModel
 from transformer_jax.layers import DecoderAttention
 from transformer_jax.models import Parameters, Transformer
+from transformer_jax.sizes import Size
 
 
 def step_model(model: Transformer, params: Parameters, eos_id: int = 1) -> StepModel:
@@ -26,7 +27,7 @@ def step_model(model: Transformer, params: Parameters, eos_id: int = 1) -> StepM
 
 
 def start_cache(
-    model: Transformer, params: Parameters, source: Int[Array, "B S"] | None, *, rows: int, capacity: int
+    model: Transformer, params: Parameters, source: Int[Array, "B S"] | None, *, rows: Size, capacity: int
 ) -> Cache:
     """An empty cache over the encoded source, for `rows` hypotheses of up to `capacity` tokens.
 

@@ -17,6 +17,7 @@ from transformer_jax.dropout import Dropout
 from transformer_jax.layers import DecoderAttention, DecoderLayer, Embedding, EncoderLayer, Positions, layer_norm
 from transformer_jax.projection import VocabularyProjection
 from transformer_jax.sharding import parameter, state_shardings
+from transformer_jax.sizes import Size
 
 Parameters: TypeAlias = dict[str, Any]  # a plain tree; leaves under "layers" have a leading layer axis
 Remat: TypeAlias = Literal["none", "full", "products"]  # what a layer computes again in the backward pass
@@ -135,7 +136,7 @@ class Decoder(nn.Module):
         self,
         memory: Float[Array, "B S D"] | None,
         memory_mask: Bool[Array, "B 1 1 S"] | None,
-        rows: int,
+        rows: Size,
         capacity: int,
     ) -> Cache:
         """An empty cache for `rows` hypotheses of up to `capacity` tokens over B sentences."""
@@ -259,7 +260,7 @@ class Transformer(nn.Module):
         memory: Float[Array, "B S D"] | None,
         memory_segments: Int[Array, "B S"] | None,
         *,
-        rows: int,
+        rows: Size,
         capacity: int,
     ) -> Cache:
         """An empty cache for `step`: `rows` hypotheses, side by side for each sentence, of up to `capacity` tokens."""

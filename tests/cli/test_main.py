@@ -29,6 +29,7 @@ class TestHelp:
             ("plan", ["FILE --topology", "FILE --mesh.data"]),
             ("translate", ["translate RUN [--beam 5 ...] < in.en > out.de", "RUN --help"]),
             ("score", ["score RUN SOURCE TARGET", "RUN --help"]),
+            ("export", ["export RUN --output FOLDER", "RUN --help"]),
             ("evaluate", ["evaluate RUN [--split test ...]", "RUN --help"]),
             ("reproduce", ["RUN", "--output", "--data.dir", "--until", "--processes.coordinator"]),
             ("verify", ["RUN", "changes nothing"]),
@@ -68,7 +69,8 @@ class TestMistakes:
         refused(["trian"], "no such verb: trian; did you mean train?")
         refused(
             ["xyz"],
-            "no such verb: xyz; one of train, plan, translate, score, evaluate, verify, reproduce, average, attend",
+            "no such verb: xyz; one of train, plan, translate, score, export, evaluate, verify,",
+            "average, attend",
         )
 
     def test_no_verb(self, refused):

@@ -1,6 +1,8 @@
 """One line in, one line out."""
 
+import gzip
 import io
+import subprocess
 
 import pytest
 
@@ -102,3 +104,230 @@ def test_for_real(piped, trained):
     code, out, errors = piped(["translate", trained], "".join(f"{line}\n" for line in sentences).encode())
     assert (code, errors) == (0, [])
     assert out.decode() == "".join(f"{line}\n" for line in Translator.from_run(trained).translate(sentences))
+
+
+TEXT = b"abc abc\n\nd d\ncab bad\nabc\n"
+
+
+@pytest.fixture(scope="module")
+def translators():
+    """Translators, each made once: they keep what they have compiled."""
+    return {}
+
+
+@pytest.fixture
+def kept(translators, monkeypatch):
+    """Translators that were made are used again."""
+    make = Translator.from_run
+
+    def from_run(paths, **flags):
+        key = (tuple(paths), *sorted((name, str(value)) for name, value in flags.items()))
+        if key not in translators:
+            translators[key] = make(paths, **flags)
+        return translators[key]
+
+    monkeypatch.setattr(Translator, "from_run", from_run)
+
+
+@pytest.fixture
+def translated(piped, trained, tmp_path, kept):
+    """Translates TEXT with these flags; the lines that come out."""
+
+    def run(*flags, content=TEXT):
+        code, out, errors = piped(["translate", trained, *flags], content)
+        assert (code, errors) == (0, [])
+        return out.decode().split("\n")[:-1]
+
+    return run
+
+
+class TestWhatIsWritten:
+    def test_scores(self, translated):
+        plain, scored = translated(), translated("--scores")
+        assert [line.split("\t")[1] for line in scored] == plain
+        assert all(float(line.split("\t")[0]) <= 0 for line in scored)
+
+    def test_lists(self, translated):
+        lists = [line.split(" ||| ") for line in translated("--nbest", "2")]
+        assert [number for number, *_ in lists] == [str(number) for number in range(5) for _ in range(2)]
+        assert [fields[1] for fields in lists[::2]] == translated()
+        for first, second in zip(lists[::2], lists[1::2], strict=True):
+            assert float(first[2]) >= float(second[2])
+        assert lists[2:4] == [["1", "", "0.000000", "0.000000"], ["1", "", "-inf", "-inf"]]
+
+    def test_the_least_risk_is_one_of_the_draws(self, translated):
+        draws = ["--sampling", "--nbest", "5", "--seed", "3"]
+        lists, chosen = translated(*draws), translated(*draws, "--mbr", "chrf")
+        assert len(chosen) == 5
+        for number, line in enumerate(chosen):
+            assert line in [one.split(" ||| ")[1] for one in lists if one.startswith(f"{number} ")]
+
+    def test_alignments_and_suspicions(self, translated, tmp_path):
+        alignments, suspicious = tmp_path / "alignments", tmp_path / "suspicious"
+        texts = translated("--alignments", alignments, "--suspicious", suspicious, "--align-layer", "-1")
+        rows = alignments.read_text().split("\n")[:-1]
+        assert [len(row.split()) for row in rows] == [len(text.split()) for text in texts]
+        numbers = [int(row.split("\t")[0]) for row in suspicious.read_text().splitlines()]
+        assert numbers == sorted(numbers)
+        assert all(len(row.split("\t")) == 4 for row in suspicious.read_text().splitlines())
+
+    def test_what_must_and_must_not_stand_there(self, translated, tmp_path):
+        prefixes, phrases = tmp_path / "prefixes", tmp_path / "phrases"
+        prefixes.write_text("cab\n\n\n\nabc\n")
+        phrases.write_text("\n\nb\td\n\ndd\n")
+        texts = translated("--prefix-file", prefixes, "--constraints-file", phrases)
+        assert texts[0].startswith("cab")
+        assert texts[4].startswith("abc")
+        assert "dd" in texts[4]
+        assert {"b", "d"} <= set(texts[2])
+        place, word = next((place, text.split()[0]) for place, text in enumerate(translated()) if text)
+        assert word not in translated("--forbid", word)[place].split()
+
+    def test_an_ensemble_of_one_run_twice_is_that_run(self, translated, trained):
+        assert translated("--ensemble", trained, "--weights", "1", "2") == translated()
+
+    def test_packed_files_and_warming_up(self, translated, tmp_path):
+        source, target = tmp_path / "in.gz", tmp_path / "out"
+        source.write_bytes(gzip.compress(TEXT))
+        assert translated("--input", source, "--output", target, "--warmup", "--batch-size", "4", content=b"") == []
+        assert target.read_text().split("\n")[:-1] == translated()
+
+
+@pytest.mark.usefixtures("kept")
+class TestResume:
+    @pytest.fixture
+    def whole(self, piped, trained, tmp_path):
+        return self.files(piped, trained, tmp_path / "whole", TEXT)
+
+    def files(self, piped, trained, folder, content, *flags):
+        """What is written to the three files of a folder."""
+        folder.mkdir(exist_ok=True)
+        names = ("output", "alignments", "suspicious")
+        arguments = [part for name in names for part in (f"--{name}", folder / name)]
+        code, _, errors = piped(["translate", trained, *arguments, *flags], content)
+        assert code == 0, errors
+        return [(folder / name).read_bytes() for name in names]
+
+    @pytest.mark.parametrize("lines", [0, 1, 3, 5])
+    @pytest.mark.parametrize("torn", [b"", b"half a li"])
+    def test_goes_on_where_it_stopped(self, piped, trained, tmp_path, whole, lines, torn):
+        self.files(piped, trained, tmp_path, b"".join(TEXT.splitlines(keepends=True)[:lines]))
+        for name in ("output", "alignments"):
+            with (tmp_path / name).open("ab") as file:
+                file.write(torn)
+        assert self.files(piped, trained, tmp_path, TEXT, "--resume") == whole
+
+    def test_files_that_are_not_equally_far(self, piped, trained, tmp_path, whole):
+        self.files(piped, trained, tmp_path, TEXT)
+        alignments = (tmp_path / "alignments").read_bytes()
+        (tmp_path / "alignments").write_bytes(b"".join(alignments.splitlines(keepends=True)[:2]))
+        assert self.files(piped, trained, tmp_path, TEXT, "--resume") == whole
+
+    def test_draws_are_those_of_their_lines(self, piped, trained, tmp_path):
+        flags = ("--sampling", "--temperature", "4", "--nbest", "3")
+        whole = self.files(piped, trained, tmp_path / "whole", TEXT, *flags)
+        self.files(piped, trained, tmp_path, b"".join(TEXT.splitlines(keepends=True)[:2]), *flags)
+        assert self.files(piped, trained, tmp_path, TEXT, "--resume", *flags) == whole
+
+    def test_mistakes(self, piped, trained, tmp_path):
+        self.files(piped, trained, tmp_path, TEXT)
+        output = tmp_path / "output"
+        for flags, message in (
+            (["--resume"], "--resume goes on with a file: it needs --output FILE"),
+            (
+                ["--output", output],
+                f"--output {output}: stands there already; --resume goes on with it, or take it away",
+            ),
+            (["--output", output, "--resume"], "has 5 translations, but standard input only 1 lines"),
+        ):
+            code, out, (error,) = piped(["translate", trained, *flags], b"abc\n")
+            assert (code, out) == (2, b"")
+            assert message in error
+        assert output.read_bytes().count(b"\n") == 5
+
+
+@pytest.mark.usefixtures("kept")
+def test_a_prefix_or_phrases_for_each_line(piped, trained, tmp_path):
+    beside = tmp_path / "beside"
+    beside.write_text("a\n" * 3)
+    for flag in ("--prefix-file", "--constraints-file"):
+        for lines, path, message in (
+            (2, beside, f"{flag} {beside}: more than the 2 lines of standard input"),
+            (4, beside, f"{flag} {beside}: too few lines: there are more to translate"),
+            (1, tmp_path / "none", "cannot be read: No such file"),
+        ):
+            code, _, (error,) = piped(["translate", trained, flag, path], b"abc\n" * lines)
+            assert code == 2
+            assert message in error
+
+
+def test_more_mistakes(refused, trained, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"abc\n")))
+    for arguments, message in (
+        (["--nbest", "3"], "nbest=3 must be at most beam=2"),
+        (["--top-p", "1.5"], "top_p=1.5 must be at most 1"),
+        (["--groups", "2", "--beam", "3"], "groups=2 must divide beam=3"),
+        (["--align-layer", "2"], "--align-layer 2: the decoder has the layers 1 to 1"),
+        (["--align-head", "4"], "--align-head 4: a layer has the heads 1 to 3"),
+        (["--output", tmp_path / "no" / "where"], "no such folder"),
+        (["--input", tmp_path / "none"], "cannot be read: No such file"),
+        (["--ensemble", tmp_path], "not a run folder"),
+        (["--ensemble", trained, "--weights", "1"], "an ensemble of 2 needs as many"),
+    ):
+        refused(["translate", trained, *arguments], message)
+
+
+def test_another_tokenizer_is_no_ensemble(refused, run, trained, foreign):
+    foreign.save(run / "tokenizer")
+    environment = run / "environment.json"
+    environment.unlink()
+    refused(["translate", trained, "--ensemble", run], f"{run}: another tokenizer than {trained}: an ensemble has one")
+
+
+def test_output_comes_as_lines_do(spawn, command, trained):
+    """A line that is written to the pipe is answered before the next one comes."""
+    expected = Translator.from_run(trained)
+    process = spawn([*command, "translate", str(trained)], stdin=subprocess.PIPE)
+    for line in ("abc abc", "", "d d"):
+        process.stdin.write(f"{line}\n")
+        process.stdin.flush()
+        answer = process.stdout.readline()
+        assert answer == f"{expected.translate([line])[0]}\n"
+    process.stdin.close()
+    assert process.wait() == 0
+    process.stdout.close()
+    process.stderr.close()
+
+
+def test_a_closed_pipe_ends_quietly(spawn, command, trained):
+    process = spawn([*command, "translate", str(trained)], stdin=subprocess.PIPE)
+    process.stdout.close()
+    process.stdin.write("abc\n")
+    process.stdin.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == 141
+    process.stderr.close()
+
+
+@pytest.mark.usefixtures("kept")
+def test_score(piped, trained, tmp_path):
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_text("abc\n\nd d\n")
+    target.write_text("cba\na\n\n")
+    code, out, errors = piped(["score", trained, source, target, "--tokens"], b"")
+    assert (code, errors) == (0, [])
+    expected = Translator.from_run([trained]).score([("abc", "cba"), ("", "a"), ("d d", "")])
+    for row, scored in zip(out.decode().splitlines(), expected, strict=True):
+        total, *pieces = row.split("\t")
+        assert float(total) == pytest.approx(scored.log_prob, abs=1e-5)
+        assert [piece.rpartition(" ")[0] for piece in pieces] == scored.pieces
+        assert sum(float(piece.rpartition(" ")[2]) for piece in pieces) == pytest.approx(float(total), abs=1e-4)
+    target.write_text("cba\n")
+    for arguments, message in (
+        ([trained, source, target], f"{source} has 3 lines, {target} has 1"),
+        ([trained, source], "TARGET"),
+        ([], "the run folder comes first"),
+    ):
+        code, out, (error,) = piped(["score", *arguments], b"")
+        assert (code, out) == (2, b"")
+        assert message in error

@@ -16,6 +16,7 @@ VERBS = {
     "plan": "memory, transfers and operations of a training step, on devices that need not be there",
     "translate": "translate lines from standard input to standard output",
     "score": "the log-probability of given translations",
+    "export": "write a run's model as StableHLO, for jax alone to run",
     "evaluate": "score a run on a split of its experiment, or on two files",
     "verify": "check every byte of a run's checkpoints",
     "reproduce": "train a run again from its folder, and compare to the bit",

@@ -99,13 +99,13 @@ def _lines(files: Files, forbidden: Sequence[str], done: int, stack: contextlib.
     stream = cast(io.BufferedIOBase, sys.stdin.buffer)
     if files.input is not None:
         stream = stack.enter_context(open_lines(files.input))
-    prefixes = _beside(files.prefix_file, "--prefix-file", stack)
-    phrases = _beside(files.constraints_file, "--constraints-file", stack)
+    prefixes = _Beside(files.prefix_file, "--prefix-file", stack)
+    phrases = _Beside(files.constraints_file, "--constraints-file", stack)
     seen = 0
     for texts in arriving(stream, name, WINDOW * 64, files.invalid):
         chunk = []
         for text in texts:
-            prefix, required = next(prefixes), next(phrases)
+            prefix, required = prefixes.next(), phrases.next()
             seen += 1
             if seen > done:
                 chunk.append(Line(text, prefix, [phrase for phrase in required.split("\t") if phrase], forbidden))
@@ -113,23 +113,30 @@ def _lines(files: Files, forbidden: Sequence[str], done: int, stack: contextlib.
             yield chunk
     if seen < done:
         raise InputError(f"--resume: {files.output} has {done} translations, but {name} only {seen} lines")
-    for flag, path, rest in (
-        ("--prefix-file", files.prefix_file, prefixes),
-        ("--constraints-file", files.constraints_file, phrases),
-    ):
-        if path is not None and any(True for _ in rest):
-            raise InputError(f"{flag} {path}: more than the {seen} lines of {name}")
+    for beside in (prefixes, phrases):
+        beside.check_end(name, seen)
 
 
-def _beside(path: Path | None, flag: str, stack: contextlib.ExitStack) -> Iterator[str]:
+class _Beside:
     """The lines of a file, one for each of the input; without a file, blank ones without end."""
-    from transformer_jax.translation.lines import arriving, open_lines
 
-    if path is None:
-        yield from itertools.repeat("")
-        return
-    number = 0
-    for lines in arriving(stack.enter_context(open_lines(path)), str(path), 1024):
-        yield from lines
-        number += len(lines)
-    raise InputError(f"{flag} {path}: only {number} lines, and there are more to translate")
+    def __init__(self, path: Path | None, flag: str, stack: contextlib.ExitStack) -> None:
+        from transformer_jax.translation.lines import arriving, open_lines
+
+        self._name, self._endless = f"{flag} {path}", path is None
+        self._lines: Iterator[str] = itertools.repeat("")
+        if path is not None:
+            chunks = arriving(stack.enter_context(open_lines(path)), str(path), 1024)
+            self._lines = itertools.chain.from_iterable(chunks)
+
+    def next(self) -> str:
+        """The next one."""
+        line = next(self._lines, None)
+        if line is None:
+            raise InputError(f"{self._name}: too few lines: there are more to translate")
+        return line
+
+    def check_end(self, name: str, seen: int) -> None:
+        """Checks that there are no more."""
+        if not self._endless and next(self._lines, None) is not None:
+            raise InputError(f"{self._name}: more than the {seen} lines of {name}")

@@ -120,7 +120,7 @@ class BeamSearch(Strategy[BeamState]):
         """One empty open hypothesis a group, in its first beam; none where the limit is 0."""
         limits = jnp.repeat(jnp.minimum(limits, max_length), self.groups)
         repeated = jax.tree.map(lambda leaf: jnp.repeat(leaf, self.groups, axis=0), tuple(constraints))
-        shape = (len(limits), self._group_width)
+        shape = (limits.shape[0], self._group_width)
         first = jnp.full(shape, -jnp.inf, jnp.float32).at[:, 0].set(jnp.where(limits > 0, 0.0, -jnp.inf))
         beams = Beams(
             length=jnp.zeros_like(limits),
@@ -129,7 +129,7 @@ class BeamSearch(Strategy[BeamState]):
             last=jnp.full(shape, model.pad_id, jnp.int32),
             totals=first,
             log_probs=first,
-            finished=Hypotheses.none(len(limits), -(-self.n_best // self.groups), max_length, model.pad_id),
+            finished=Hypotheses.none(limits.shape[0], -(-self.n_best // self.groups), max_length, model.pad_id),
             num_finished=jnp.zeros_like(limits),
             constraints=repeated,
         )
@@ -196,7 +196,7 @@ class BeamSearch(Strategy[BeamState]):
         """The cache with every beam's row taken over from its parent."""
         if self._group_width == 1:
             return cache
-        rows = parents + self.width * jnp.arange(len(parents), dtype=parents.dtype)[:, None]  # -> [B W]
+        rows = parents + self.width * jnp.arange(parents.shape[0], dtype=parents.dtype)[:, None]  # -> [B W]
         return model.select(cache, rows.reshape(-1))
 
 
@@ -227,13 +227,13 @@ def _candidates(
     required = _required(beams.constraints)
     if required is not None:
         best, tokens = _with_required(required, outputs, best, tokens, wanted)
-    merits = (best - norms + beams.totals[:, :, None]).reshape(len(best), -1)
+    merits = (best - norms + beams.totals[:, :, None]).reshape(best.shape[0], -1)
     merits = jnp.where(jnp.isnan(merits), -jnp.inf, merits)
     if required is None:
         merits, index = jax.lax.top_k(merits, min(count, merits.shape[1]))  # -> [B C]
     else:
         index = jnp.broadcast_to(jnp.arange(merits.shape[1])[None], merits.shape)
-    parents, tokens = index // tokens.shape[-1], take(tokens.reshape(len(tokens), -1), index)
+    parents, tokens = index // tokens.shape[-1], take(tokens.reshape(tokens.shape[0], -1), index)
 
     def totals_by(values: Float[Array, "B W V"], before: Float[Array, "B W"]) -> Float[Array, "B C"]:
         chosen = jax.vmap(lambda row, parent, token: row[parent, token])(values - norms, parents, tokens)

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from transformer_jax.sizes import Size
+
 Fetched: TypeAlias = jax.Array | np.ndarray  # numpy once it is on the host
 
 
@@ -24,7 +26,7 @@ class Hypotheses:
     log_probs: Float[Fetched, "B N"]  # the model's own, summed over the tokens
 
     @classmethod
-    def none(cls, num_sentences: int, count: int, max_length: int, pad_id: int) -> "Hypotheses":
+    def none(cls, num_sentences: Size, count: int, max_length: int, pad_id: int) -> "Hypotheses":
         """No output for any sentence yet."""
         shape = (num_sentences, count)
         nothing = jnp.full(shape, -jnp.inf, jnp.float32)

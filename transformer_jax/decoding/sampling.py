@@ -86,7 +86,7 @@ class Sampling(Strategy[Draws]):
         """
         if keys is None:
             raise InputError("Sampling needs keys, one for each sentence: see keys_of_lines")
-        shape = (len(limits), self.samples)
+        shape = (limits.shape[0], self.samples)
         limits = jnp.minimum(limits, max_length)
         return Draws(
             length=jnp.zeros_like(limits),

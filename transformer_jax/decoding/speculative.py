@@ -73,9 +73,9 @@ class SpeculativeGreedy:
         limits = jnp.minimum(limits, max_length)
         start = _Progress(
             length=jnp.zeros_like(limits),
-            tokens=jnp.full((len(limits), max_length), model.pad_id, jnp.int32),
-            last=jnp.full(len(limits), model.pad_id, jnp.int32),
-            log_probs=jnp.zeros(len(limits), jnp.float32),
+            tokens=jnp.full((limits.shape[0], max_length), model.pad_id, jnp.int32),
+            last=jnp.full(limits.shape[0], model.pad_id, jnp.int32),
+            log_probs=jnp.zeros(limits.shape[0], jnp.float32),
             is_open=limits > 0,
             cache=cache,
             draft_cache=draft_cache,

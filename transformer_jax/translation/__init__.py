@@ -1,6 +1,6 @@
 """Translation: strings in, strings out."""
 
-from transformer_jax.translation.engine import strategy_of
+from transformer_jax.translation.engine import settings_of, strategy_of
 from transformer_jax.translation.forcing import AttendedSentence, PairScore
 from transformer_jax.translation.loading import load_tokenizers, read_parameters
 from transformer_jax.translation.results import Hypothesis, Line, Translation
@@ -15,5 +15,6 @@ __all__ = [
     "Translator",
     "load_tokenizers",
     "read_parameters",
+    "settings_of",
     "strategy_of",
 ]

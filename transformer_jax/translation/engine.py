@@ -39,6 +39,7 @@ from transformer_jax.decoding import (
 from transformer_jax.errors import InputError
 from transformer_jax.inference import start_cache, step_model
 from transformer_jax.models import Parameters, Transformer
+from transformer_jax.sizes import Size
 
 SHORTEST = 16  # source lengths are padded to this times a power of two, so that few shapes are compiled
 FULL_BATCH = 128  # up to this padded length a batch is full; longer ones hold fewer sentences, for the same memory
@@ -194,13 +195,7 @@ class Engine:
 
     def _constraints(self, shape: Shape, requests: Sequence[Request]) -> tuple[Constraint, ...]:
         """Those of the config, and those of the shape."""
-        config, constraints = self._config, list[Constraint]()
-        if config.repetition_penalty != 1:
-            constraints.append(RepetitionPenalty(config.repetition_penalty))
-        if config.no_repeated_ngram:
-            constraints.append(NoRepeatedNgram(config.no_repeated_ngram))
-        if config.min_length:
-            constraints.append(MinLength(np.full(len(requests), config.min_length, np.int32)))
+        constraints = settings_of(self._config, len(requests))
         if shape.forbidden != (0, 0):
             constraints.append(
                 Forbidden(phrase_array([r.forbidden for r in requests], PAD_ID, shape.forbidden), PAD_ID)
@@ -246,7 +241,7 @@ class Engine:
         return ensemble(members, self._weights) if len(members) > 1 else _alone(members[0])
 
     def caches(
-        self, params: Sequence[Parameters], tokens: Int[Array, "B S"], rows: int, capacity: int
+        self, params: Sequence[Parameters], tokens: Int[Array, "B S"], rows: Size, capacity: int
     ) -> tuple[PyTree, ...]:
         """A cache for each member."""
         pairs = zip(self._models, params, strict=True)
@@ -287,6 +282,18 @@ def strategy_of(config: DecodingConfig) -> Strategy[Any]:
         config.groups,
         config.diversity,
     )
+
+
+def settings_of(config: DecodingConfig, count: Size) -> list[Constraint]:
+    """The constraints that a config sets for all sentences, of which there are so many."""
+    constraints: list[Constraint] = []
+    if config.repetition_penalty != 1:
+        constraints.append(RepetitionPenalty(config.repetition_penalty))
+    if config.no_repeated_ngram:
+        constraints.append(NoRepeatedNgram(config.no_repeated_ngram))
+    if config.min_length:
+        constraints.append(MinLength(jnp.full(count, config.min_length)))
+    return constraints
 
 
 def _alone(model: StepModel) -> StepModel:
