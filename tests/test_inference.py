@@ -1,0 +1,126 @@
+"""Real models through every strategy, against the whole model on whole sequences: no cache anywhere."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from transformer_jax.config import ModelConfig
+from transformer_jax.decoding import BeamSearch, Greedy, Prefix, SpeculativeGreedy
+from transformer_jax.inference import start_cache, step_model
+from transformer_jax.models import Transformer, decoding_parameters, init_parameters
+
+PAD, EOS, LIMIT = 0, 1, 7
+BOTH = ModelConfig(
+    encoder_layers=1, decoder_layers=2, width=10, num_heads=5, ffn_width=14, vocab_size=13, output_bias=True
+)
+DECODER = replace(BOTH, encoder_layers=0, norm="pre", positions="learned", max_positions=11)
+SOURCE = np.array([[5, 7, 9, EOS, PAD], [4, EOS, PAD, PAD, PAD], [3, 3, 12, 11, EOS]], np.int32)
+LIMITS = np.array([7, 4, 6], np.int32)
+ALPHA = 0.6
+
+
+def parameters(config, seed=2):
+    """Larger than fresh ones, and with an end that comes at times."""
+    params = jax.tree.map(lambda leaf: 3.0 * leaf, init_parameters(config, jax.random.key(seed)))
+    return {**params, "output_bias": params["output_bias"].at[EOS].set(1.0)}
+
+
+class Model:
+    """A model in both ways."""
+
+    def __init__(self, config):
+        self.model, self.params = Transformer(config), parameters(config)
+        self.source = jnp.asarray(SOURCE) if config.encoder_layers else None
+        self.decoding = decoding_parameters(self.params)
+        self._whole = jax.jit(self._full)
+
+    def _full(self, params, target):
+        if self.source is None:
+            logits, _ = self.model.apply({"params": params}, target, method="decode")
+        else:
+            logits, _ = self.model.apply({"params": params}, self.source, target)
+        return jax.nn.log_softmax(logits.at[..., PAD].set(-jnp.inf))
+
+    def log_probs(self, sentence, prefix):
+        """Of what may follow a prefix, in one sentence."""
+        target = np.zeros((3, LIMIT + 1), np.int32)
+        target[sentence, 1 : len(prefix) + 1] = prefix
+        return np.asarray(self._whole(self.params, target)[sentence, len(prefix)], np.float64)
+
+    def search(self, strategy, constraints=()):
+        @jax.jit
+        def run(params, constraints):
+            cache = start_cache(self.model, params, self.source, rows=3 * strategy.rows, capacity=LIMIT)
+            model = step_model(self.model, params, EOS)
+            return strategy.search(model, cache, jnp.asarray(LIMITS), max_length=LIMIT, constraints=constraints)
+
+        return run(self.decoding, constraints)
+
+
+@pytest.fixture(scope="module", params=[BOTH, DECODER], ids=["encoder-decoder", "decoder"])
+def model(request):
+    return Model(request.param)
+
+
+def reference(model, sentence, width, prompt=()):
+    """Beam search with lists, run to the limit: the best output."""
+    beams, finished = [(0.0, ())], []
+    for length in range(1, int(LIMITS[sentence]) + 1):
+        candidates = []
+        for total, tokens in beams:
+            log_probs = model.log_probs(sentence, tokens)
+            allowed = range(1, 13) if length > len(prompt) else [prompt[length - 1]]
+            candidates += [(total + log_probs[token], (*tokens, token)) for token in allowed]
+        candidates = sorted(candidates, reverse=True)[: 2 * width if width > 1 else 1]
+        ended = [one for one in candidates if one[1][-1] == EOS or length == LIMITS[sentence]]
+        beams = [one for one in candidates if one not in ended][:width]
+        finished += [(total / ((5 + length) / 6) ** ALPHA, tokens) for total, tokens in ended]
+    return max(finished)[1]
+
+
+@pytest.mark.parametrize("width", [1, 2, 5])
+def test_a_cache_changes_nothing_whatever_the_width(model, width):
+    found = model.search(BeamSearch(width, ALPHA))
+    for sentence in range(3):
+        tokens = found.tokens[sentence, 0, : found.lengths[sentence, 0]].tolist()
+        assert tuple(tokens) == reference(model, sentence, width)
+
+
+def test_a_prompt_is_a_prefix(model):
+    width = 3
+    prompts = [(6, 2, 8), (), (11,)]
+    tokens = np.zeros((3, 3), np.int32)
+    for sentence, prompt in enumerate(prompts):
+        tokens[sentence, : len(prompt)] = prompt
+    prefix = Prefix(jnp.asarray(tokens), jnp.array([len(prompt) for prompt in prompts]))
+    found = model.search(BeamSearch(width, ALPHA), (prefix,))
+    for sentence, prompt in enumerate(prompts):
+        output = tuple(found.tokens[sentence, 0, : found.lengths[sentence, 0]].tolist())
+        assert output == reference(model, sentence, width, prompt)
+        assert output[: len(prompt)] == prompt
+
+
+@pytest.mark.parametrize(("guesses", "same"), [(1, False), (3, False), (3, True)])
+def test_speculative_decoding_is_greedy(model, guesses, same):
+    expected = model.search(Greedy())
+    draft_params = model.decoding if same else decoding_parameters(parameters(model.model.config, seed=3))
+    capacity = LIMIT + guesses
+
+    @jax.jit
+    def run(params, draft_params):
+        caches = [
+            start_cache(model.model, own, model.source, rows=3, capacity=capacity) for own in (params, draft_params)
+        ]
+        models = [step_model(model.model, own, EOS) for own in (params, draft_params)]
+        return SpeculativeGreedy(guesses).search(*models, *caches, jnp.asarray(LIMITS), max_length=LIMIT)
+
+    found, steps = run(model.decoding, draft_params)
+    np.testing.assert_array_equal(found.tokens, expected.tokens)
+    np.testing.assert_allclose(found.log_probs, expected.log_probs, atol=1e-4)
+    longest = int(expected.lengths.max())
+    assert -(-longest // (guesses + 1)) <= int(steps) <= longest
+    if same:
+        assert int(steps) == -(-longest // (guesses + 1))
