@@ -37,6 +37,16 @@ def test_a_split(run, capsys):
     assert "validation/loss 3.3673, validation/perplexity 29.0000" in out
 
 
+def test_against_another_system(run, data, capsys):
+    arguments = ["evaluate", str(run), "--split", "validation"]
+    assert main([*arguments, "--against", str(data / "held.b")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name in ("BLEU: this run", "chrF2: this run", "TER: this run"):
+        (line,) = [line for line in lines if line.startswith(name)]
+        assert "p = " in line
+        assert "bs:1000|seed:12345" in line
+
+
 def test_two_files(run, data, capsys):
     (data / "new.a").write_text("abc abc\nd d\n")
     (data / "new.b").write_text("cba cba\nd d\n")
@@ -64,6 +74,9 @@ def test_mistakes(run, data, tmp_path, refused):
     files = ["--source", data / "held.a", "--target", data / "train.b"]
     refused(["evaluate", run, *files], "has 5 lines", "has 41")
     refused(["evaluate", run, "--split", "validation", "--data.dir", tmp_path / "none"], "none/held.a: no such file")
+    against = ["--split", "validation", "--against"]
+    refused(["evaluate", run, *against, data / "train.b"], f"--against {data / 'train.b'}: 41 lines for 5 sentences")
+    refused(["evaluate", run, *against, data / "none"], "none: cannot be read")
     refused(["evaluate", run, "--split", "validation", "--step", "5"], "no checkpoint of step 5")
     numerals = RunFolder(tmp_path / "numerals")
     numerals.path.mkdir()

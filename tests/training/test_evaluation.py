@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
 from unittest.mock import Mock
@@ -41,9 +42,11 @@ def test_the_command_line_of_sacrebleu_gives_the_same_on_the_written_files(tmp_p
     text = evaluation.write_translations(tmp_path, "test", TRANSLATIONS, scores)
     references = tmp_path / "references"
     references.write_text("".join(f"{line}\n" for line in REFERENCES))
-    command = [sys.executable, "-m", "sacrebleu", references, "-i", text, "-m", "bleu", "chrf", "-b", "-w", "10"]
+    command = [sys.executable, "-m", "sacrebleu", references, "-i", text, "-m", "bleu", "chrf", "ter", "-b", "-w", "10"]
     told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert [float(number) for number in json.loads(told)] == [round(scores.bleu, 10), round(scores.chrf, 10)]
+    assert [float(number) for number in json.loads(told)] == [
+        round(score, 10) for score in (scores.bleu, scores.chrf, scores.ter)
+    ]
     assert 0 < scores.bleu < 100
 
 
@@ -55,7 +58,9 @@ class TestScore:
         assert scores.chrf == sacrebleu.corpus_chrf(TRANSLATIONS, [REFERENCES]).score > 0
         assert f"|tok:{tokenizer}|" in scores.bleu_signature
         assert sacrebleu.__version__ in scores.bleu_signature
+        assert scores.ter == sacrebleu.corpus_ter(TRANSLATIONS, [REFERENCES]).score > 0
         assert sacrebleu.__version__ in scores.chrf_signature
+        assert sacrebleu.__version__ in scores.ter_signature
 
     def test_case_counts(self):
         assert evaluation.score(["A B C D"], ["a b c d"]).bleu < evaluation.score(["a b c d"], ["a b c d"]).bleu
@@ -81,6 +86,39 @@ class TestScore:
         assert "\n" not in line
         for part in (f"BLEU {scores.bleu:.2f}", scores.bleu_signature, "exact match 40.00% of 5", "a 100.00%"):
             assert part in line
+
+
+class TestCompare:
+    REFERENCES = tuple(f"sentence {number} of so many words" for number in range(60))
+
+    def spoiled(self, every, first):
+        """The references, of which some have two words wrong."""
+        chosen = range(first, 60, every)
+        return [one.replace("so many", "x y") if n in chosen else one for n, one in enumerate(self.REFERENCES)]
+
+    def compared(self, ours, other):
+        """Scores of both and the probability that they are of one quality, by metric."""
+        pattern = r"(\w+): this run ([\d.]+), the other ([\d.]+), p = ([\d.]+) \(nrefs:1\|bs:1000\|seed:12345\|.*\)"
+        rows = [re.fullmatch(pattern, line) for line in evaluation.compare(ours, other, self.REFERENCES)]
+        return {row[1]: tuple(map(float, row.groups()[1:])) for row in rows}
+
+    def test_a_better_system_is_told_from_a_worse_one(self):
+        ours, other = self.spoiled(9, 2), self.spoiled(2, 1)
+        for metric, (score, baseline, p) in self.compared(ours, other).items():
+            field = {"BLEU": "bleu", "chrF2": "chrf", "TER": "ter"}[metric]
+            for value, translations in ((score, ours), (baseline, other)):
+                assert value == round(getattr(evaluation.score(translations, self.REFERENCES), field), 2)
+            assert p < 0.01
+
+    def test_two_that_are_as_good_are_not(self):
+        compared = self.compared(self.spoiled(4, 1), self.spoiled(4, 3))
+        assert compared.keys() == {"BLEU", "chrF2", "TER"}
+        assert all(p > 0.1 for _, _, p in compared.values())
+
+    def test_the_same_translations_are_called_so(self):
+        """Where nothing differs, sacrebleu gives the least p there is."""
+        same = evaluation.compare(TRANSLATIONS, TRANSLATIONS, REFERENCES)
+        assert same == ["the other's translations are the same, every one"]
 
 
 @pytest.mark.parametrize(("limit", "count"), [(None, 5), (3, 3), (7, 5)])
