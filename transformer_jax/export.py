@@ -84,7 +84,7 @@ class Programs:
 
     def __init__(self, model: Transformer, structure: Any, decoding: DecodingConfig, length: int) -> None:
         self._model, self._structure, self._decoding = model, structure, decoding
-        self.max_length = length + decoding.extra_length
+        self.max_length = max(length, decoding.min_length + 1) + decoding.extra_length
         if model.config.positions == "learned":
             self.max_length = min(self.max_length, model.config.max_positions)
         self._cache_structure: Any = None
@@ -92,9 +92,14 @@ class Programs:
     def translate(
         self, weights: list[Array], source: Int[Array, "B S"]
     ) -> tuple[Int[Fetched, "B N T"], Int[Fetched, "B N"], Float[Fetched, "B N"]]:
-        """Outputs of each sentence, best first: padded ids, how many they are, and what they are ranked by."""
+        """Outputs of each sentence, best first: padded ids, how many they are, and what they are ranked by.
+
+        A source of no more than an end token has none.
+        """
         params, strategy = self._params(weights), strategy_of(self._decoding)
-        limits = jnp.sum(source != self._model.config.pad_id, axis=1, dtype=jnp.int32) + self._decoding.extra_length
+        lengths = jnp.sum(source != self._model.config.pad_id, axis=1, dtype=jnp.int32)
+        least = jnp.maximum(lengths, self._decoding.min_length + 1)
+        limits = jnp.where(lengths > 1, least + self._decoding.extra_length, 0)  # an end alone is a blank line
         rows = source.shape[0] * strategy.rows
         cache = start_cache(self._model, params, source, rows=rows, capacity=self.max_length)
         model = step_model(self._model, params, EOS_ID)

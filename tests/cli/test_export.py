@@ -43,10 +43,12 @@ def expected(trained, beam):
 def test_the_script_gives_the_same_lines_and_imports_nothing_of_ours(folder, expected):
     watch = f"import sys, runpy; sys.argv = ['x', {str(folder)!r}]; runpy.run_path({str(SCRIPT)!r}); "
     watch += "assert not {'transformer_jax', 'flax', 'optax'} & set(sys.modules), sys.modules"
-    content = "".join(f"{line}\n" for line in LINES)
+    content = "\n".join([*LINES, "", LINES[0]])  # a blank line, and no end of the last
     done = subprocess.run([sys.executable, "-c", watch], input=content, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split("\n")[:-1] == expected
+    assert done.stdout.split("\n")[:-1] == [*expected, "", expected[0]]
+    nothing = subprocess.run([sys.executable, SCRIPT, folder], input="", capture_output=True, text=True, check=False)
+    assert (nothing.returncode, nothing.stdout) == (0, ""), nothing.stderr
 
 
 def test_the_script_is_short():

@@ -1,5 +1,6 @@
 """One line in, one line out."""
 
+import contextlib
 import gzip
 import io
 import subprocess
@@ -7,6 +8,7 @@ import subprocess
 import pytest
 
 from transformer_jax.cli.main import main
+from transformer_jax.cli.writer import Files, Wishes, Writer
 from transformer_jax.config import DecodingConfig
 from transformer_jax.runs import open_run
 from transformer_jax.translation import Hypothesis, Translation, Translator
@@ -68,9 +70,7 @@ def test_lines_in_order(content, expected, piped, trained, asked):
 def test_what_is_no_utf8_is_named_behind_what_came_before(piped, trained, asked):
     code, out, errors = piped(["translate", trained], b"ab\nc\xc3\xbc\xff\nde\n")
     assert (code, out) == (2, b"ba\n")
-    assert errors == [
-        "error: standard input, line 2, byte 4: invalid UTF-8: invalid start byte; --invalid replace puts U+FFFD there"
-    ]
+    assert errors == ["error: standard input, line 2, byte 4: invalid UTF-8: invalid start byte"]
     _, _, errors = piped(["translate", trained], b"\xef\xbb\xbf\xc3")
     assert errors[0].startswith("error: standard input, line 1, byte 4: invalid UTF-8: unexpected end of data")
     assert piped(["translate", trained, "--invalid", "replace"], b"a\xff\n") == (0, "\ufffda\n".encode(), [])
@@ -135,7 +135,8 @@ def translated(piped, trained, tmp_path, kept):
 
     def run(*flags, content=TEXT):
         code, out, errors = piped(["translate", trained, *flags], content)
-        assert (code, errors) == (0, [])
+        assert code == 0, errors
+        assert all("is cut there" in line for line in errors)  # this model knows little
         return out.decode().split("\n")[:-1]
 
     return run
@@ -180,8 +181,9 @@ class TestWhatIsWritten:
         assert texts[4].startswith("abc")
         assert "dd" in texts[4]
         assert {"b", "d"} <= set(texts[2])
-        place, word = next((place, text.split()[0]) for place, text in enumerate(translated()) if text)
-        assert word not in translated("--forbid", word)[place].split()
+        longer = ("--min-length", "3")
+        place, word = next((place, text.split()[0]) for place, text in enumerate(translated(*longer)) if text)
+        assert word not in translated(*longer, "--forbid", word)[place].split()
 
     def test_an_ensemble_of_one_run_twice_is_that_run(self, translated, trained):
         assert translated("--ensemble", trained, "--weights", "1", "2") == translated()
@@ -223,6 +225,32 @@ class TestResume:
         (tmp_path / "alignments").write_bytes(b"".join(alignments.splitlines(keepends=True)[:2]))
         assert self.files(piped, trained, tmp_path, TEXT, "--resume") == whole
 
+    def test_a_file_that_is_not_there_or_is_another(self, piped, trained, tmp_path):
+        before = self.files(piped, trained, tmp_path, TEXT)
+        for name in ("alignments", "suspicious"):
+            content = (tmp_path / name).read_bytes()
+            (tmp_path / name).unlink()
+            with pytest.raises(AssertionError, match=f"--resume: .*output is there, but --{name} .* is not"):
+                self.files(piped, trained, tmp_path, TEXT, "--resume")
+            (tmp_path / name).write_bytes(content)
+        (tmp_path / "suspicious").write_text("words\n")
+        with pytest.raises(AssertionError, match="suspicious, line 1: begins with no number"):
+            self.files(piped, trained, tmp_path, TEXT, "--resume")
+        assert (tmp_path / "suspicious").read_text() == "words\n"
+        assert (tmp_path / "output").read_bytes() == before[0]
+
+    def test_what_goes_with_a_line_is_on_disk_before_it(self, trained, tmp_path, kept, monkeypatch):
+        """Whenever something is written to the output, all rows of its lines are in the other files."""
+        translator = Translator.from_run([trained], step=None, decoding=open_run(trained).decoding, weights=None)
+        files = Files(*(None, tmp_path / "output"), alignments=tmp_path / "a", suspicious=tmp_path / "s")
+        translation = Translation("x", (Hypothesis("y", 0.0, 0.0),), ("odd",))
+        with contextlib.ExitStack() as stack:
+            writer = Writer(translator, files, Wishes(), stack)
+            for number in range(1, 4):
+                writer.write(number, translation)
+                assert (tmp_path / "s").read_text().count("\n") == number
+                assert (tmp_path / "a").read_text().count("\n") == number
+
     def test_draws_are_those_of_their_lines(self, piped, trained, tmp_path):
         flags = ("--sampling", "--temperature", "4", "--nbest", "3")
         whole = self.files(piped, trained, tmp_path / "whole", TEXT, *flags)
@@ -261,14 +289,23 @@ def test_a_prefix_or_phrases_for_each_line(piped, trained, tmp_path):
             assert message in error
 
 
+def test_to_a_device(piped, trained):
+    assert piped(["translate", trained, "--output", "/dev/null", "--suspicious", "/dev/stderr"], b"\n")[:2] == (0, b"")
+
+
 def test_more_mistakes(refused, trained, tmp_path, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"abc\n")))
     for arguments, message in (
         (["--nbest", "3"], "nbest=3 must be at most beam=2"),
         (["--top-p", "1.5"], "top_p=1.5 must be at most 1"),
         (["--groups", "2", "--beam", "3"], "groups=2 must divide beam=3"),
-        (["--align-layer", "2"], "--align-layer 2: the decoder has the layers 1 to 1"),
-        (["--align-head", "4"], "--align-head 4: a layer has the heads 1 to 3"),
+        (["--align-layer", "1"], "say which --alignments FILE holds"),
+        (["--alignments", tmp_path / "a", "--align-layer", "2"], "--align-layer 2: the decoder has the layers 1 to 1"),
+        (["--alignments", tmp_path / "a", "--align-head", "4"], "--align-head 4: a layer has the heads 1 to 3"),
+        (["--output", tmp_path / "a", "--alignments", tmp_path / "a"], "files that are written must differ"),
+        (["--output", tmp_path / "a.gz"], "what is written is plain; leave out .gz"),
+        (["--mbr", "chrf"], "--mbr chrf chooses among several: --nbest says how many"),
+        (["--weights", "1"], "--weights are those of an ensemble"),
         (["--output", tmp_path / "no" / "where"], "no such folder"),
         (["--input", tmp_path / "none"], "cannot be read: No such file"),
         (["--ensemble", tmp_path], "not a run folder"),

@@ -36,6 +36,7 @@ from transformer_jax.decoding import (
     Sampling,
     StepModel,
     Vocabulary,
+    beam,
     keys_of_lines,
     phrase_array,
 )
@@ -224,7 +225,6 @@ def test_all_phrases_stand_in_every_output(strategy, limit):
     limits = np.array([4, 5, 0]) + limit - 4
     tables = random_tables(31, 3, VOCAB, 7).at[:, :, EOS].add(3.0)
     required = Required(jnp.array(phrase_array(TWO_REQUIRED, PAD)), PAD)
-    assert required.room.tolist() == [4, 5, 0]
     keys = keys_of_lines(5, np.arange(3)) if isinstance(strategy, Sampling) else None
     hypotheses = search(strategy, tables, jnp.arange(3), jnp.array(limits), 7, constraints=(required,), keys=keys)
     for sentence, phrases in enumerate(TWO_REQUIRED):
@@ -235,17 +235,26 @@ def test_all_phrases_stand_in_every_output(strategy, limit):
             assert tokens[-1] == EOS or len(tokens) == limits[sentence]
 
 
-#   B would come fifth: A A A A EOS is what the model wants. After B it ends at once.
-STRAIGHT = [[0, 0, 0.9, 0.1], [0, 1, 0, 0], [0, 0.3, 0.6, 0.1], [0, 0.9, 0.1, 0]]
+#   B (3) is the least of five words everywhere, too little for a beam of two to look at it; behind it comes the end.
+RARE = [
+    [0, 0, 0.3, 0.1, 0.25, 0.2, 0.15],
+    [0, 1, 0, 0, 0, 0, 0],
+    [0, 0.5, 0.15, 0.05, 0.125, 0.1, 0.075],
+    [0, 0.9, 0.1, 0, 0, 0, 0],
+    *[[0, 0.5, 0.15, 0.05, 0.125, 0.1, 0.075]] * 3,
+]
 
 
-def test_the_beam_is_divided_among_what_outputs_have_of_the_phrases():
-    """The best with a B is B EOS (.1 * .9 = .09); A EOS and A A EOS (.27, .162) would fill a beam of two."""
+def test_the_beam_is_divided_among_what_outputs_have_of_the_phrases(monkeypatch):
+    """The best with a B is B EOS (.1 * .9); next A B EOS (.3 * .05 * .9). Else B comes when the limit forces it."""
     required = Required(jnp.array(phrase_array([[(B,)]], PAD)), PAD)
-    model = StepModel(step_of(STRAIGHT), select, PAD, EOS)
-    beam = BeamSearch(2, length_penalty=0.0)
-    hypotheses = beam.search(model, jnp.zeros(2), jnp.array([7]), max_length=7, constraints=(required,))
-    assert found(hypotheses) == [([B, EOS], 0.09)]
+    model = StepModel(step_of(RARE), select, PAD, EOS)
+    strategy = BeamSearch(2, length_penalty=0.0)
+    flags = {"limits": jnp.array([7]), "max_length": 7, "constraints": (required,)}
+    assert found(strategy.search(model, jnp.zeros(2), **flags)) == [([B, EOS], 0.09)]
+    monkeypatch.setattr(beam, "_required", lambda constraints: None)
+    ((late, _),) = found(strategy.search(model, jnp.zeros(2), **flags))
+    assert late.index(B) == 5
 
 
 def test_scores_rank_by_what_is_adjusted_and_log_probs_are_those_of_the_model(tables):

@@ -125,9 +125,9 @@ class TestCompare:
 def test_a_limit_takes_the_first_pairs(limit, count):
     pairs = Pairs(sources=["u", "v", "w", "x", "y"], targets=REFERENCES, groups=["b", "a", "b", "b", "c"])
     translator = Mock(spec=Translator)
-    translator.translate.side_effect = lambda sources: TRANSLATIONS[: len(sources)]
+    translator.translate.side_effect = lambda sources, warn: TRANSLATIONS[: len(sources)]
     translations, scores = evaluation.translate_and_score(translator, pairs, limit)
-    translator.translate.assert_called_once_with(pairs.sources[:count])
+    translator.translate.assert_called_once_with(pairs.sources[:count], warn=False)
     assert translations == TRANSLATIONS[:count]
     assert scores == evaluation.score(TRANSLATIONS[:count], REFERENCES[:count], pairs.groups[:count])
 

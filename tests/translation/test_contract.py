@@ -122,16 +122,19 @@ def test_a_line_of_a_megabyte(through, translator, size):
     content = "bad cab, bead ace. " * (size // 19)
     before, out, after = through(f"abc\n{content}\nace\n".encode(), many).decode().splitlines()
     assert (before, after) == tuple(many.translate(["abc", "ace"]))
-    assert len(out) > size // 20
+    (translation,) = many.stream([Line(content)])
+    assert translation.text == out
+    read = many.tokenizers.source.decode(part.source for part in translation.hypotheses[0].parts)
+    assert " ".join(read).split() == many.tokenizers.source.decode(many.tokenizers.source.encode([content]))[0].split()
 
 
 def test_a_long_line_is_its_parts(small):
     parts = ["bad cab ", "bead ace abc ", "add bee"]
     (whole,) = small.stream([Line("".join(parts))])
-    read = [source for source, _ in whole.hypotheses[0].parts]
+    read = [part.source for part in whole.hypotheses[0].parts]
     assert len(read) > 1
     assert all(len(source) <= LONGEST for source in read)
-    assert whole.warnings == (f"longer than the {LONGEST} tokens read at once: translated in {len(read)} parts",)
+    assert whole.warnings[0] == f"longer than the {LONGEST} tokens read at once: translated in {len(read)} parts"
     texts = small.tokenizers.source.decode(read)
     assert " ".join(texts).split() == "".join(parts).split()
     assert whole.text.split() == " ".join(small.translate(texts)).split()
@@ -152,6 +155,19 @@ SENTENCES = [
     "ebb",
     "a b",
 ]
+
+
+@pytest.mark.parametrize("fields", [{"beam": 2, "nbest": 2}, {"sampling": True, "temperature": 4.0}])
+def test_slots_that_are_filled_again_change_nothing(translator, fields):
+    """60 lines through 8 slots, 2 at a time, and each alone."""
+    lines = [Line(f"{one} {SENTENCES[n % 7]}") for n, one in enumerate(SENTENCES * 5)][:60]
+    few = translator(batch_size=8, **fields)
+    together = list(few.stream(lines))
+    for number, (line, translation) in enumerate(zip(lines, together, strict=True)):
+        (alone,) = few.stream([line], first=number)
+        assert alone.text == translation.text
+        assert [h.log_prob for h in alone.hypotheses] == pytest.approx([h.log_prob for h in translation.hypotheses])
+    assert len({translation.text for translation in together}) > 20
 
 
 @pytest.mark.parametrize("order", [1, -1])

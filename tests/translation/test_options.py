@@ -48,7 +48,8 @@ def test_lists_are_sorted_and_their_numbers_are_those_of_the_model(lists):
         assert len(scores) == 3
         assert scores == sorted(scores, reverse=True)
         for hypothesis in translation.hypotheses[:2]:
-            ((source, target),) = hypothesis.parts
+            (part,) = hypothesis.parts
+            source, target = part.source, part.target
             assert hypothesis.log_prob == pytest.approx(sum(log_probs_of(source, target)), abs=1e-4)
             penalty = ((5 + len(target)) / 6) ** 0.6
             assert hypothesis.score == pytest.approx(hypothesis.log_prob / penalty, abs=1e-5)
@@ -83,29 +84,34 @@ def test_a_draw_hangs_on_its_line_alone(translator):
 def test_constraints_hold_in_the_text(translator, fields):
     usual = translator(batch_size=4, **fields)
     plain = usual.translate(SENTENCES)
-    common = max("ABCDE", key=lambda letter: sum(letter in text for text in plain))
+    first, later = (next(text.split()[place] for text in plain if len(text.split()) > place) for place in (0, 1))
+    alike = [next(n for n, text in enumerate(plain) if word in text.split()) for word in (first, later)]
     lines = [
         Line("abc", prefix="BE"),
         Line("dead bee", required=["CAB", "A D"]),
-        Line("a", forbidden=[common]),
-        Line("cab e d", prefix="A", required=["B C"], forbidden=["DD"]),
+        Line(SENTENCES[alike[0]], forbidden=[first]),
+        Line("cab e d", prefix="A", required=["B C"], forbidden=[later]),
         Line("bad cab bead ace add"),
     ]
     texts = [translation.text for translation in usual.stream(lines)]
     assert texts[0].startswith("BE")
     assert "CAB" in texts[1]
     assert "A D" in texts[1]
-    assert common not in texts[2].split()
+    if not fields.get("sampling"):  # the line of a draw is another
+        assert first in plain[alike[0]].split()
+    assert first not in texts[2].split()
     assert texts[3].startswith("A")
     assert "B C" in texts[3]
-    assert "DD" not in texts[3].split()
+    assert later not in texts[3].split()
     assert texts[4] == plain[4]
 
 
 def test_settings_hold_in_the_ids(translator):
+    (long,) = translator(batch_size=4, min_length=50).stream([Line("abc")])
+    assert len(long.hypotheses[0].parts[0].target) >= 50
     strict = translator(batch_size=4, min_length=6, no_repeated_ngram=2)
     for translation in strict.stream(map(Line, SENTENCES)):
-        ((_, target),) = translation.hypotheses[0].parts
+        target = translation.hypotheses[0].parts[0].target
         assert len([token for token in target if token != EOS_ID]) >= 6
         pairs = list(itertools.pairwise(target))
         assert len(set(pairs)) == len(pairs)
@@ -135,7 +141,8 @@ def test_ensembles(tokenizers, translator):
 
 def test_alignments_are_where_attention_is_greatest(three_best, lists):
     translation = lists[3]
-    ((source, target),) = translation.hypotheses[0].parts
+    (part,) = translation.hypotheses[0].parts
+    source, target = part.source, part.target
     (pairs,) = three_best.align(translation.hypotheses[:1], layer=1, head=4)
     inputs = np.array([[PAD_ID, *target[:-1]]], np.int32)
     _, attention = forward(parameters(), np.array([source], np.int32), inputs, return_attention=True)
@@ -198,4 +205,43 @@ def test_what_nothing_satisfies_is_said(translator):
     assert translation.hypotheses == ()
     assert translation.text == ""
     assert translation.warnings == ("no translation satisfies its constraints, or the model's numbers are not finite",)
-    assert ids.segmentations("xyz") == []
+    assert ids.spellings("xyz") == []
+
+
+def test_a_forbidden_word_does_not_begin_the_output_without_its_space(translator, tokenizers):
+    """Every word that a translation begins with, one after the other."""
+    usual, forbidden = translator(batch_size=4), []
+    for _ in range(4):
+        (translation,) = usual.stream([Line("ebb", forbidden=forbidden)])
+        words = translation.text.split()
+        assert not set(words) & set(forbidden)
+        forbidden.append(words[0])
+
+
+def test_a_part_without_a_translation(translator):
+    """The prefix of the first part is forbidden: nothing can stand there, the other part is translated."""
+    small = translator(batch_size=4, beam=1, longest=12)
+    (translation,) = small.stream([Line("bad cab bead ace abc add bee", prefix="A", forbidden=["A"])])
+    (hypothesis,) = translation.hypotheses
+    assert hypothesis.score == hypothesis.log_prob == -np.inf
+    assert [bool(part.target) for part in hypothesis.parts] == [False, True]
+    assert any("no translation satisfies" in warning for warning in translation.warnings)
+    (pairs,) = small.align([hypothesis])
+    assert [word for _, word in pairs] == list(range(len(translation.text.split())))
+    assert min(source for source, _ in pairs) >= 1
+
+
+def test_a_blank_line_with_a_prefix_is_said(translator):
+    (translation,) = translator(batch_size=4).stream([Line(" ", prefix="A")])
+    assert translation.text == ""
+    assert translation.warnings == ("blank, and stays so: what its translation must contain is not there",)
+    (blank,) = translator(batch_size=4).stream([Line("abc", prefix=" ", required=["\t"])])
+    assert blank.text == translator(batch_size=4).translate(["abc"])[0]
+
+
+def test_parts_of_a_line_draw_differently(translator):
+    drawing = translator(batch_size=4, sampling=True, temperature=4.0, longest=4)
+    (translation,) = drawing.stream([Line("a b a b a b a b")])
+    targets = [tuple(part.target) for part in translation.hypotheses[0].parts]
+    assert len(targets) > 2
+    assert len(set(targets)) > 1

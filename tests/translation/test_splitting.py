@@ -1,9 +1,12 @@
 """Long lines into parts: nothing lost, nothing too long, cut at the best places there are."""
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from transformer_jax.config import ModelConfig, TokenizerConfig
+from transformer_jax.data.tokenizer import train_tokenizers
 from transformer_jax.translation.splitting import split
 
 
@@ -37,6 +40,35 @@ def test_nothing_is_lost_and_nothing_too_long(text, longest):
     parts = split(text, by_letter, longest)
     assert "".join(parts) == text
     assert all(0 < len(part) <= longest for part in parts)
+
+
+@pytest.mark.parametrize("algorithm", ["unigram", "bpe"])
+def test_pieces_that_are_more_tokens_alone(algorithm):
+    """Of a real tokenizer, two texts joined may be more tokens than the two of them were."""
+    random = np.random.default_rng(3)
+    texts = [" ".join("".join(random.choice(list("abcde"), 3)) for _ in range(5)) for _ in range(60)]
+    config = TokenizerConfig(algorithm=algorithm)
+    tokenizer = train_tokenizers(config, ModelConfig(vocab_size=40), texts, texts).source
+
+    def lengths(pieces):
+        return [len(ids) for ids in tokenizer.encode(pieces)]
+
+    for _ in range(100):
+        for mark in ("", "\u3002"):
+            text = mark.join("".join(random.choice(list("abcde"), random.integers(1, 9))) for _ in range(12))
+            parts = split(text, lengths, 12)
+            assert "".join(parts) == text
+            assert max(lengths(parts)) <= 12
+
+
+def test_what_is_no_token_goes_with_its_neighbour():
+    def lengths(pieces):
+        return [len(piece.replace(" ", "")) for piece in pieces]
+
+    parts = split("    abcdefghij  ", lengths, 5)
+    assert "".join(parts) == "    abcdefghij  "
+    assert all(0 < length <= 5 for length in lengths(parts))
+    assert split("   ", lengths, 5) == ["   "]
 
 
 def test_a_megabyte():

@@ -2,12 +2,12 @@
 
 import pytest
 
-from transformer_jax.translation import Hypothesis, Translation
+from transformer_jax.translation import Hypothesis, Part, Translation
 from transformer_jax.translation.suspicion import suspicions
 
 
 def found(source, target, log_prob=-1.0, warnings=()):
-    hypothesis = Hypothesis("text", 0.0, log_prob, ((source, target),))
+    hypothesis = Hypothesis("text", 0.0, log_prob, (Part(source, target),))
     return suspicions(Translation("source", (hypothesis,), warnings))
 
 

@@ -15,6 +15,8 @@ from transformer_jax.cli.arguments import asks_for_help, call, run_first
 from transformer_jax.config import DecodingConfig
 from transformer_jax.errors import InputError
 
+_AT_ONCE = 1024  # pairs
+
 
 def main(arguments: Sequence[str]) -> int:
     """Scores; returns the exit code."""
@@ -50,9 +52,11 @@ def main(arguments: Sequence[str]) -> int:
         if len(sides[0]) != len(sides[1]):
             raise InputError(f"{source} has {len(sides[0])} lines, {target} has {len(sides[1])}")
         translator = Translator.from_run([run, *ensemble], step=step, decoding=decoding, weights=weights)
-        for scored in translator.score(list(zip(*sides, strict=True))):
-            shown = [f"{piece} {value:.6f}" for piece, value in zip(scored.pieces, scored.log_probs, strict=True)]
-            print("\t".join([f"{scored.log_prob:.6f}", *(shown if tokens else [])]))
+        pairs = list(zip(*sides, strict=True))
+        for start in range(0, len(pairs), _AT_ONCE):
+            for scored in translator.score(pairs[start : start + _AT_ONCE]):
+                shown = [f"{piece} {value:.6f}" for piece, value in zip(scored.pieces, scored.log_probs, strict=True)]
+                print("\t".join([f"{scored.log_prob:.6f}", *(shown if tokens else [])]))
         return 0
 
     return call("score RUN", score, flags)

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from transformer_jax.cli.arguments import asks_for_help, call, run_first
 from transformer_jax.cli.writer import Files, Wishes, Writer
-from transformer_jax.config import DecodingConfig
+from transformer_jax.config import DecodingConfig, ModelConfig
 from transformer_jax.errors import InputError
 
 if TYPE_CHECKING:
@@ -52,12 +52,14 @@ def main(arguments: Sequence[str]) -> int:
             step: the checkpoint to translate with; None is the best, or the newest where none was measured.
             warmup: compile for every length before the first line is read.
         """
+        _check(wishes, files, decoding, experiment.model)
+        if weights is not None and not ensemble:
+            raise InputError("--weights are those of an ensemble: --ensemble RUN2 names its other models")
         from transformer_jax.translation import Translator
 
         translator = Translator.from_run([run, *ensemble], step=step, decoding=decoding, weights=weights)
         if warmup:
             translator.warm_up()
-        _check(wishes, experiment.model.decoder_layers, experiment.model.num_heads)
         with contextlib.ExitStack() as stack:
             translate_lines(translator, files, wishes, stack)
         return 0
@@ -65,20 +67,29 @@ def main(arguments: Sequence[str]) -> int:
     return call("translate RUN", translate, flags)
 
 
-def _check(wishes: Wishes, layers: int, heads: int) -> None:
-    if wishes.align_layer is not None and not 1 <= abs(wishes.align_layer) <= layers:
-        raise InputError(f"--align-layer {wishes.align_layer}: the decoder has the layers 1 to {layers}")
-    if wishes.align_head is not None and not 1 <= wishes.align_head <= heads:
-        raise InputError(f"--align-head {wishes.align_head}: a layer has the heads 1 to {heads}")
+def _check(wishes: Wishes, files: Files, decoding: DecodingConfig, model: ModelConfig) -> None:
+    """What is known to be wrong before anything is read."""
+    layer, head = wishes.align_layer, wishes.align_head
+    if (layer is not None or head is not None) and files.alignments is None:
+        raise InputError("--align-layer and --align-head say which --alignments FILE holds")
+    if layer is not None and not 1 <= abs(layer) <= model.decoder_layers:
+        raise InputError(f"--align-layer {layer}: the decoder has the layers 1 to {model.decoder_layers}")
+    if head is not None and not 1 <= head <= model.num_heads:
+        raise InputError(f"--align-head {head}: a layer has the heads 1 to {model.num_heads}")
+    if wishes.mbr is not None and decoding.nbest < 2:
+        raise InputError(f"--mbr {wishes.mbr} chooses among several: --nbest says how many")
 
 
 def translate_lines(translator: "Translator", files: Files, wishes: Wishes, stack: contextlib.ExitStack) -> None:
     """Chunk by chunk, as lines arrive."""
+    from transformer_jax.translation.translator import WINDOW
+
     writer = Writer(translator, files, wishes, stack)
     number = writer.done
     progress = stack.enter_context(tqdm(unit=" lines", initial=number, disable=None, file=sys.stderr))
     tokens = 0
-    for lines in _lines(files, wishes.forbid, number, stack):
+    at_once = WINDOW * translator.decoding.batch_size
+    for lines in _lines(files, wishes.forbid, number, at_once, stack):
         for translation in translator.stream(lines, first=number):
             number += 1
             writer.write(number, translation)
@@ -89,20 +100,22 @@ def translate_lines(translator: "Translator", files: Files, wishes: Wishes, stac
         progress.set_postfix_str(f"{tokens / elapsed:,.0f} tokens/s" if elapsed else "")
 
 
-def _lines(files: Files, forbidden: Sequence[str], done: int, stack: contextlib.ExitStack) -> Iterator[list["Line"]]:
+def _lines(
+    files: Files, forbidden: Sequence[str], done: int, most: int, stack: contextlib.ExitStack
+) -> Iterator[list["Line"]]:
     """The lines that are not done, as many at once as have arrived, each with what its translation must contain."""
     from transformer_jax.translation import Line
     from transformer_jax.translation.lines import arriving, open_lines
-    from transformer_jax.translation.translator import WINDOW
 
     name = "standard input" if files.input is None else str(files.input)
-    stream = cast(io.BufferedIOBase, sys.stdin.buffer)
-    if files.input is not None:
+    if files.input is None:
+        stream = cast(io.BufferedIOBase, sys.stdin.buffer)
+    else:
         stream = stack.enter_context(open_lines(files.input))
     prefixes = _Beside(files.prefix_file, "--prefix-file", stack)
     phrases = _Beside(files.constraints_file, "--constraints-file", stack)
     seen = 0
-    for texts in arriving(stream, name, WINDOW * 64, files.invalid):
+    for texts in arriving(stream, name, most, files.invalid):
         chunk = []
         for text in texts:
             prefix, required = prefixes.next(), phrases.next()

@@ -33,12 +33,25 @@ class Files:
     def __post_init__(self) -> None:
         if self.resume and self.output is None:
             raise InputError("--resume goes on with a file: it needs --output FILE")
-        for flag in ("output", "alignments", "suspicious"):
-            path: Path | None = getattr(self, flag)
-            if path is not None and not path.absolute().parent.is_dir():
-                raise InputError(f"--{flag} {path}: no such folder: {path.absolute().parent}")
-            if path is not None and not self.resume and path.exists() and path.stat().st_size:
-                raise InputError(f"--{flag} {path}: stands there already; --resume goes on with it, or take it away")
+        written = {f"--{flag}": getattr(self, flag) for flag in ("output", "alignments", "suspicious")}
+        written = {flag: path for flag, path in written.items() if path is not None}
+        for flag, path in written.items():
+            self._check(flag, path)
+        given = [path.resolve() for path in (*written.values(), self.input) if path is not None]
+        if len(set(given)) < len(given):
+            raise InputError(
+                f"{', '.join(written)}: files that are written must differ from each other and from --input"
+            )
+
+    def _check(self, flag: str, path: Path) -> None:
+        if not path.absolute().parent.is_dir():
+            raise InputError(f"{flag} {path}: no such folder: {path.absolute().parent}")
+        if path.suffix == ".gz":
+            raise InputError(f"{flag} {path}: what is written is plain; leave out .gz")
+        if not self.resume and path.is_file() and path.stat().st_size:
+            raise InputError(f"{flag} {path}: stands there already; --resume goes on with it, or take it away")
+        if self.resume and _has_content(self.output) and not path.is_file():
+            raise InputError(f"--resume: {self.output} is there, but {flag} {path} is not")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,11 +78,16 @@ class Writer:
             counts = [_whole_lines(files.output) // self._rows]
             counts += [] if files.alignments is None else [_whole_lines(files.alignments)]
             self.done = min(counts)
-        self._output: _Bytes = cast(_Bytes, sys.stdout.buffer)
-        if files.output is not None:
-            self._output = stack.enter_context(_opened_behind(files.output, self.done * self._rows))
-        self._alignments = files.alignments and stack.enter_context(_opened_behind(files.alignments, self.done))
-        self._suspicious = files.suspicious and stack.enter_context(_opened_before(files.suspicious, self.done))
+        rows = {"output": self.done * self._rows, "alignments": self.done}
+        if files.resume and files.suspicious is not None:
+            rows["suspicious"] = _rows_before(files.suspicious, self.done)
+
+        def opened(name: str) -> _Bytes | None:
+            path = getattr(files, name)
+            return None if path is None else stack.enter_context(_opened(path, rows.get(name, 0), files.resume))
+
+        self._suspicious, self._alignments = opened("suspicious"), opened("alignments")
+        self._output = opened("output") or cast(_Bytes, sys.stdout.buffer)
 
     def write(self, number: int, translation: "Translation") -> None:
         """What the wishes say of a line, whose number is counted from 1."""
@@ -83,23 +101,24 @@ class Writer:
             texts = [hypothesis.text for hypothesis in translation.hypotheses]
             best = translation.hypotheses[minimum_bayes_risk(texts, self._wishes.mbr)]
             translation = dataclasses.replace(translation, hypotheses=(best,))
-        self._write(self._output, self._shown(number, translation))
-        if self._alignments:
-            layer, head = self._wishes.align_layer, self._wishes.align_head
-            layer = layer - 1 if layer is not None and layer > 0 else layer
-            (pairs,) = self._translator.align(
-                translation.hypotheses[:1], layer, None if head is None else head - 1
-            ) or [[]]
-            self._write(self._alignments, [pharaoh(pairs)])
         if self._suspicious and (reasons := suspicions(translation)):
             fields = (str(number), "; ".join(reasons), translation.source, translation.text)
             self._write(self._suspicious, ["\t".join(field.replace("\t", " ") for field in fields)])
-
-    def flush(self) -> None:
-        """Lets others see what was written; the output last, by which a resume counts."""
-        for file in (self._suspicious, self._alignments, self._output):
+        if self._alignments:
+            layer, head = self._wishes.align_layer, self._wishes.align_head
+            layer = layer - 1 if layer is not None and layer > 0 else layer
+            shown = translation.hypotheses[:1]
+            pairs = self._translator.align(shown, layer, None if head is None else head - 1)[0] if shown else []
+            self._write(self._alignments, [pharaoh(pairs)])
+        # The output last, by which a resume counts: what goes with a line must not be lost with a buffer behind it.
+        for file in (self._suspicious, self._alignments):
             if file:
                 file.flush()
+        self._write(self._output, self._shown(number, translation))
+
+    def flush(self) -> None:
+        """Lets others see what was written."""
+        self._output.flush()
 
     def _shown(self, number: int, translation: "Translation") -> Iterable[str]:
         if self._lists:
@@ -117,6 +136,10 @@ class Writer:
         file.write("".join(f"{line}\n" for line in lines).encode())
 
 
+def _has_content(path: Path | None) -> bool:
+    return path is not None and path.is_file() and path.stat().st_size > 0
+
+
 def _whole_lines(path: Path | None) -> int:
     """Lines of a file that have an end; of a file that is not there none."""
     if path is None or not path.exists():
@@ -125,23 +148,32 @@ def _whole_lines(path: Path | None) -> int:
         return sum(line.endswith(b"\n") for line in file)
 
 
-def _opened_behind(path: Path, lines: int) -> io.BufferedRandom:
-    """A file cut behind so many lines, to be written on."""
-    file = path.open("r+b" if path.exists() else "w+b")
+def _opened(path: Path, lines: int, resume: bool) -> io.BufferedWriter | io.BufferedRandom:
+    """A file to be written; to go on with it, cut behind so many lines."""
+    if not resume or not path.exists():
+        return path.open("wb")
+    file = path.open("r+b")
     for _ in range(lines):
         file.readline()
     file.truncate(file.tell())
     return file
 
 
-def _opened_before(path: Path, number: int) -> io.BufferedRandom:
-    """A file whose lines begin with numbers, cut behind the last one up to `number`, to be written on."""
+def _rows_before(path: Path, number: int) -> int:
+    """Lines of a file, each of which begins with a number, up to the last whole one that is no greater.
+
+    Raises:
+        InputError: on a file that is something else.
+    """
     kept = 0
-    if path.exists():
-        with path.open("rb") as file:
-            for line in file:
-                start = line.partition(b"\t")[0]
-                if not line.endswith(b"\n") or not start.isdigit() or int(start) > number:
-                    break
-                kept += 1
-    return _opened_behind(path, kept)
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        for line in file:
+            start = line.partition(b"\t")[0]
+            if line.endswith(b"\n") and not start.isdigit():
+                raise InputError(
+                    f"--suspicious {path}, line {kept + 1}: begins with no number: not written by --suspicious"
+                )
+            if not line.endswith(b"\n") or int(start) > number:
+                break
+            kept += 1
+    return kept

@@ -19,6 +19,11 @@ PAD_ID = 0
 EOS_ID = 1
 UNK_ID = 2
 
+_SPACE = "\u2581"  # in pieces
+_OPENING = (
+    "\"'([{<-/*\u2013\u2014\u2018\u201a\u201c\u201e\u2039\u00ab\u00bf\u00a1"  # marks that a word may follow at once
+)
+
 _LONGEST_LINE = 2**30  # bytes; SentencePiece drops longer lines from the training text without an error
 _JOINT, _SOURCE, _TARGET = "joint.model", "source.model", "target.model"
 
@@ -75,13 +80,23 @@ class Tokenizer:
         """Whether none of these ids stands for what the vocabulary cannot write."""
         return UNK_ID not in ids
 
-    def segmentations(self, phrase: str, most: int = 4096) -> list[list[int]]:
-        """All ways to write a phrase in pieces, as it begins a word; none where the vocabulary cannot.
+    def spellings(self, phrase: str) -> list[list[int]]:
+        """All ways to write a phrase in pieces where it begins a word; none where the vocabulary cannot.
+
+        A word begins behind a space; at the beginning of a text, which a first -1 stands for; and behind an opening
+        mark, which is then the first piece.
 
         Raises:
-            InputError: when there are more than `most`.
+            InputError: when there are very many.
         """
         surface = "".join(self._processor.encode(phrase, out_type=str))
+        bare = self._segmentations(surface.removeprefix(_SPACE))
+        before = [-1, UNK_ID, *(self._ids[mark] for mark in _OPENING if mark in self._ids)]
+        before += [self._ids[_SPACE + mark] for mark in _OPENING if _SPACE + mark in self._ids]
+        return self._segmentations(surface) + [[first, *way] for first in before for way in bare]
+
+    def _segmentations(self, surface: str, most: int = 4096) -> list[list[int]]:
+        """All ways to cut a text into pieces."""
         found: list[list[list[int]]] = [[[]]]  # the ways to write what stands before each place
         for end in range(1, len(surface) + 1):
             ways = [
@@ -91,7 +106,7 @@ class Tokenizer:
                 for way in found[start]
             ]
             if len(ways) > most:
-                raise InputError(f"{phrase!r}: more than {most:,} ways to write it in pieces; give shorter phrases")
+                raise InputError(f"{surface!r}: more than {most:,} ways to write it in pieces; give shorter phrases")
             found.append(ways)
         return found[-1] if surface else []
 

@@ -13,7 +13,7 @@ from transformer_jax.decoding.constraints import (
     Vocabulary,
     phrase_array,
 )
-from transformer_jax.decoding.ensemble import ensemble
+from transformer_jax.decoding.ensemble import check_weights, ensemble
 from transformer_jax.decoding.hypotheses import Hypotheses, length_penalty
 from transformer_jax.decoding.model import StepModel
 from transformer_jax.decoding.sampling import Sampling, keys_of_lines
@@ -37,6 +37,7 @@ __all__ = [
     "StepModel",
     "Strategy",
     "Vocabulary",
+    "check_weights",
     "ensemble",
     "keys_of_lines",
     "length_penalty",

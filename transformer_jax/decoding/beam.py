@@ -19,7 +19,7 @@ from transformer_jax.errors import InputError
 class Beams:
     """The open and finished hypotheses of B sentences, or of B groups of a diverse search.
 
-    A sentence all of whose open totals are -inf is done: nothing of it changes any more.
+    A sentence all of whose open totals are -inf is done: its finished hypotheses do not change any more.
     """
 
     length: Int[Array, " B"]  # tokens of each open hypothesis

@@ -137,7 +137,7 @@ class RepetitionPenalty(Constraint):
 class Forbidden(Constraint):
     """None of F phrases of up to P tokens stands in an output."""
 
-    phrases: Int[Fetched, "B F P"]  # padded by pad_id on the right; a phrase of padding alone is none
+    phrases: Int[Fetched, "B F P"]  # padded by pad_id on the right, none of it alone; -1 is before the beginning
     pad_id: int = flax.struct.field(pytree_node=False)
 
     def adjust(self, log_probs: Float[Array, "B W V"], outputs: Outputs) -> Float[Array, "B W V"]:
@@ -155,21 +155,18 @@ class Forbidden(Constraint):
 class Required(Constraint):
     """Every one of F phrases of up to P tokens stands in the output, in any order; they may overlap.
 
+    A phrase may be the beginning of a longer word. With a beam of one the phrases come first, and draws may come to
+    them only when there is room for nothing else: a beam of some width puts them where they fit.
+
     An output does not end before, and from when its limit leaves no more room than what is missing needs, only that
     may come. Beam search divides its beam among outputs by how much of it they have, so that phrases come where
     they fit (dynamic beam allocation, Post and Vilar 2018; the division by rank is that of Hu et al. 2019).
 
-    Limits must leave room for all tokens of the phrases and the end token: see `room`.
+    Limits must leave room for all tokens of the phrases and the end token.
     """
 
     phrases: Int[Fetched, "B F P"]  # padded by pad_id on the right; a phrase of padding alone is none
     pad_id: int = flax.struct.field(pytree_node=False)
-
-    @property
-    def room(self) -> Int[Array, " B"]:
-        """The least limit of each sentence; 0 where it requires nothing."""
-        tokens = jnp.sum(self.phrases != self.pad_id, axis=(1, 2))
-        return jnp.where(tokens > 0, tokens + 1, 0)
 
     def adjust(self, log_probs: Float[Array, "B W V"], outputs: Outputs) -> Float[Array, "B W V"]:
         """Neither an end before all stands, nor what leaves too little room for the rest."""

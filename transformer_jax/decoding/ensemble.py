@@ -33,9 +33,7 @@ def ensemble(
         raise InputError("an ensemble needs a model")
     if len({(model.pad_id, model.eos_id) for model in models}) > 1:
         raise InputError("the models of an ensemble have different padding or end tokens")
-    weights = [1.0] * len(models) if weights is None else weights
-    if len(weights) != len(models) or min(weights) < 0 or not 0 < sum(weights) < float("inf"):
-        raise InputError(f"weights={list(weights)}: an ensemble of {len(models)} needs as many, 0 or more, not all 0")
+    weights = check_weights(len(models), weights)
     shares = jnp.asarray(weights, jnp.float32)[None, None, None] / sum(weights)  # -> [1 1 1 M]
 
     def step(tokens: Int[Array, "R T"], caches: PyTree) -> tuple[Float[Array, "R T V"], PyTree]:
@@ -55,3 +53,15 @@ def ensemble(
         return tuple(model.select(cache, rows) for model, cache in zip(models, caches, strict=True))
 
     return StepModel(step, select, models[0].pad_id, models[0].eos_id)
+
+
+def check_weights(count: int, weights: Sequence[float] | None) -> Sequence[float]:
+    """The weights of so many models; equal ones where there are none.
+
+    Raises:
+        InputError: when they are not one for each, none of them below 0 and some above.
+    """
+    weights = [1.0] * count if weights is None else weights
+    if len(weights) != count or min(weights) < 0 or not 0 < sum(weights) < float("inf"):
+        raise InputError(f"weights={list(weights)}: an ensemble of {count} needs as many, 0 or more, not all 0")
+    return weights

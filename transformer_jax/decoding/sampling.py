@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree, UInt32
 
 from transformer_jax.decoding.constraints import Constraint, Outputs, adjust
-from transformer_jax.decoding.hypotheses import Hypotheses
+from transformer_jax.decoding.hypotheses import Fetched, Hypotheses
 from transformer_jax.decoding.model import StepModel
 from transformer_jax.decoding.strategy import Strategy
 from transformer_jax.errors import InputError
@@ -169,7 +169,18 @@ class Sampling(Strategy[Draws]):
         return jnp.where(kept, log_probs, -jnp.inf)
 
 
-def keys_of_lines(seed: int, lines: Int[np.ndarray, " B"]) -> UInt32[Array, "B 2"]:
-    """The randomness of each line: the seed folded with its number, so that no draw depends on the lines around it."""
-    fold = jax.vmap(lambda line: jax.random.key_data(jax.random.fold_in(jax.random.key(seed), line)))
-    return fold(jnp.asarray(lines))
+def keys_of_lines(
+    seed: int, lines: Int[Fetched, " B"], parts: Int[Fetched, " B"] | None = None
+) -> UInt32[Array, "B 2"]:
+    """The randomness of each line: the seed folded with its number, so that no draw depends on the lines around it.
+
+    Args:
+        seed: of all.
+        lines: the number of each line.
+        parts: which part of its line each is, where lines have several; None is the first.
+    """
+
+    def key(line: Int[Array, ""], part: Int[Array, ""]) -> UInt32[Array, "2"]:
+        return jax.random.key_data(jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), line), part))
+
+    return jax.vmap(key)(jnp.asarray(lines), jnp.zeros_like(lines) if parts is None else jnp.asarray(parts))

@@ -60,7 +60,8 @@ class SpeculativeGreedy:
         Args:
             model: The model; it can rewind.
             draft: The model that guesses; it can rewind.
-            cache: Of the model, one row a sentence, with room for max_length + guesses tokens.
+            cache: Of the model, one row a sentence, with room for max_length + guesses tokens; a table of learned
+                positions must reach so far too.
             draft_cache: Of the draft model, with the same room.
             limits: Greatest number of tokens, end token included, of each sentence; see `Strategy.search`.
             max_length: Width of the token buffer; no limit reaches beyond it.

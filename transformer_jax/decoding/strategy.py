@@ -42,7 +42,7 @@ class Strategy(abc.ABC, Generic[State]):
 
     @abc.abstractmethod
     def advance(self, model: StepModel, state: State) -> State:
-        """One token more for every open hypothesis. Nothing of a sentence that is done changes but its cache."""
+        """One token more for every open hypothesis; the results of a sentence that is done do not change."""
 
     @abc.abstractmethod
     def is_open(self, state: State) -> Bool[Array, " B"]:

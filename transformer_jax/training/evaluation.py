@@ -44,7 +44,7 @@ class Scores:
 
     bleu: float  # mixed case
     chrf: float
-    ter: float  # edits for each word of the references, in per cent
+    ter: float | None  # edits for each word of the references, in per cent; None where it was not asked for
     exact_match: float  # per cent of sentences that equal their reference
     sentences: int
     bleu_signature: str
@@ -56,7 +56,7 @@ class Scores:
         groups = "".join(f", {name} {share:.2f}%" for name, share in self.exact_match_by_group.items())
         return (
             f"BLEU {self.bleu:.2f} ({self.bleu_signature}), chrF {self.chrf:.2f} ({self.chrf_signature}), "
-            f"TER {self.ter:.2f} ({self.ter_signature}), "
+            f"{'' if self.ter is None else f'TER {self.ter:.2f} ({self.ter_signature}), '}"
             f"exact match {self.exact_match:.2f}% of {self.sentences:,}{groups}"
         )
 
@@ -66,8 +66,11 @@ def score(
     references: Sequence[str],
     groups: Sequence[str] | None = None,
     bleu_tokenizer: str = "13a",
+    edits: bool = True,
 ) -> Scores:
     """BLEU, chrF and TER of a corpus with one reference a sentence, and the share that match it exactly, by group too.
+
+    TER is as slow as decoding where lines are long; `edits` says whether it is counted.
 
     Raises:
         InputError: when there is no sentence.
@@ -82,7 +85,7 @@ def score(
     return Scores(
         bleu=bleu.corpus_score(list(translations), [list(references)]).score,
         chrf=chrf.corpus_score(list(translations), [list(references)]).score,
-        ter=ter.corpus_score(list(translations), [list(references)]).score,
+        ter=ter.corpus_score(list(translations), [list(references)]).score if edits else None,
         exact_match=_percent(matches),
         sentences=len(matches),
         bleu_signature=str(bleu.get_signature()),
@@ -120,12 +123,14 @@ def compare(
 
 
 def translate_and_score(
-    translator: Translator, pairs: Pairs, limit: int | None = None, *, bleu_tokenizer: str = "13a"
+    translator: Translator, pairs: Pairs, limit: int | None = None, *, bleu_tokenizer: str = "13a", edits: bool = True
 ) -> tuple[list[str], Scores]:
     """Translations of the first `limit` pairs of a set (all where None), and their scores."""
     sources, targets = pairs.sources[:limit], pairs.targets[:limit]
-    translations = translator.translate(sources)
-    return translations, score(translations, targets, pairs.groups[:limit] if pairs.groups else None, bleu_tokenizer)
+    translations = translator.translate(sources, warn=False)  # a model in training goes wrong often
+    return translations, score(
+        translations, targets, pairs.groups[:limit] if pairs.groups else None, bleu_tokenizer, edits
+    )
 
 
 def write_translations(folder: Path, name: str, translations: Sequence[str], scores: Scores, **context: Any) -> Path:

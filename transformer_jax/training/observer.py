@@ -110,7 +110,11 @@ class Observer:
         config = self.experiment.evaluation
         if config.translations != 0:
             _, scores = evaluation.translate_and_score(
-                self._translator_of(state), pairs, config.translations, bleu_tokenizer=config.bleu_tokenizer
+                self._translator_of(state),
+                pairs,
+                config.translations,
+                bleu_tokenizer=config.bleu_tokenizer,
+                edits=False,
             )
             metrics |= {
                 "validation/bleu": scores.bleu,

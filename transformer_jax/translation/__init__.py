@@ -3,7 +3,7 @@
 from transformer_jax.translation.engine import settings_of, strategy_of
 from transformer_jax.translation.forcing import AttendedSentence, PairScore
 from transformer_jax.translation.loading import load_tokenizers, read_parameters
-from transformer_jax.translation.results import Hypothesis, Line, Translation
+from transformer_jax.translation.results import Hypothesis, Line, Part, Translation
 from transformer_jax.translation.translator import Translator
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Hypothesis",
     "Line",
     "PairScore",
+    "Part",
     "Translation",
     "Translator",
     "load_tokenizers",

@@ -5,19 +5,20 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-_WRITTEN = {"<unk>": " \u2047 ", "</s>": ""}  # special pieces in a text
 
-
-def words_of(pieces: Sequence[str]) -> list[int]:
+def words_of(pieces: Sequence[str], written: bool = True) -> list[int]:
     """The word of the text that each piece belongs to, counted from 0; -1 for white space and the end token.
 
     Args:
         pieces: those of a whole text, with or without the end token.
+        written: whether the text is what the pieces are written as, with spaces around the unknown one. In a text
+            that was read, it stands for characters of which no more is known.
     """
+    special = {"<unk>": " \u2047 " if written else "\u2047", "</s>": ""}
     words, word, inside = [], -1, False
     for piece in pieces:
         own = -1
-        for character in _WRITTEN.get(piece, piece.replace("\u2581", " ")):
+        for character in special.get(piece, piece.replace("\u2581", " ")):
             if character != " ":
                 word += not inside
                 own = word
@@ -45,6 +46,26 @@ def aligned_words(
         return []
     by_word = _membership(target).T @ weights @ _membership(source)  # -> [words, words]
     return [(int(np.argmax(row)), word) for word, row in enumerate(by_word)]
+
+
+def aligned_parts(
+    weights: Sequence[Float[np.ndarray, "_ _"]],
+    words: Sequence[tuple[Sequence[int], Sequence[int]]],
+    gaps: Sequence[str],
+) -> list[tuple[int, int]]:
+    """`aligned_words` of a line in parts, counted through the line; a word may go over the end of a part.
+
+    Args:
+        weights: of each part.
+        words: of the source and the translation of each part; see `words_of`.
+        gaps: between each part and the next.
+    """
+    pairs: list[tuple[int, int]] = []
+    before = [0, 0]
+    for own, sides, gap in zip(weights, words, gaps, strict=True):
+        pairs += [(before[0] + source, before[1] + target) for source, target in aligned_words(own, *sides)]
+        before = [count + max(num_words(side) - (gap == ""), 0) for count, side in zip(before, sides, strict=True)]
+    return pairs
 
 
 def _membership(words: Sequence[int]) -> Float[np.ndarray, "N M"]:

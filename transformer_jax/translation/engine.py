@@ -32,6 +32,7 @@ from transformer_jax.decoding import (
     Sampling,
     StepModel,
     Strategy,
+    check_weights,
     ensemble,
     keys_of_lines,
     phrase_array,
@@ -51,7 +52,8 @@ class Request:
     """A sentence to be decoded, in ids."""
 
     source: Sequence[int]  # the end token last
-    line: int = 0  # its number, by which draws are seeded
+    line: int = 0  # its number, and which part of its line it is: by these draws are seeded
+    part: int = 0
     prefix: Sequence[int] = ()
     required: Sequence[Sequence[int]] = ()
     forbidden: Sequence[Sequence[int]] = ()
@@ -99,12 +101,14 @@ class Engine:
         """
         self._models, self._config, self._mesh, self._weights = models, config, mesh, weights
         self.positions = positions
+        if len(models) > 1 or weights is not None:
+            check_weights(len(models), weights)
         self._strategy = strategy_of(config)
         rows = sharding.batch_sharding(mesh)
         everywhere = sharding.replicated(mesh)  # every process reads the results
         self._start = jax.jit(self._start_batch, static_argnames="max_length", out_shardings=rows)
-        self._advance = jax.jit(self._advance_batch, out_shardings=rows)
-        self._put = jax.jit(_put, out_shardings=rows)
+        self._advance = jax.jit(self._advance_batch, out_shardings=rows, donate_argnums=1)
+        self._put = jax.jit(_put, out_shardings=rows, donate_argnums=0)
         self._tile = jax.jit(_tile, static_argnames="times", out_shardings=rows)
         self._read: Callable[..., tuple[Bool[Array, " B"], Hypotheses]] = jax.jit(
             lambda state: (self._strategy.is_open(state), self._strategy.results(state)), out_shardings=everywhere
@@ -134,25 +138,29 @@ class Engine:
         while True:
             shape = self._shape(Request([EOS_ID] * length))
             part = self.part_size(shape.source)
-            begun, empty = self._begin(params, shape, part, []), self._empty(params, shape, REFILLS * part)
-            for state in (begun, self._put(empty, begun, np.arange(part, dtype=np.int32))):
+            begun, slots = self._begin(params, shape, part, []), self._slots(shape.source)
+            states = [begun]
+            if slots > part:
+                empty = self._empty(params, shape, slots)
+                states = [self._put(empty, begun, np.arange(part, dtype=np.int32)), begun]
+            for state in states:
                 jax.block_until_ready(self._read(self._advance(params, state, np.int32(0))))
             if shape.source >= longest:
                 return
             length = shape.source + 1
 
     def limit(self, request: Request) -> int:
-        """Tokens of its longest output: more than its source has, and room for what it must contain."""
-        required = sum(len(phrase) for phrase in request.required)
-        room = len(request.prefix) + (required + 1 if required else 0)
-        return min(max(len(request.source), room) + self._config.extra_length, self.positions)
+        """Tokens of its longest output: some more than its source has, or than it must have, as far as there are."""
+        must = len(request.prefix) + sum(map(len, request.required)) + 1
+        least = max(len(request.source), must, self._config.min_length + 1)
+        return min(least + self._config.extra_length, self.positions)
 
     def _decode_shape(
         self, params: Sequence[Parameters], shape: Shape, requests: Sequence[tuple[int, Request]]
     ) -> Iterator[tuple[int, list[Output]]]:
         """All requests of one shape, each in a slot until it is done."""
         part = self.part_size(shape.source)
-        size = part if len(requests) <= part else REFILLS * part
+        size = part if len(requests) <= part else self._slots(shape.source)
         waiting, free, placed = deque(requests), list(range(size)), dict[int, int]()
         state = self._empty(params, shape, size) if size > part else None
         while waiting or placed:
@@ -164,6 +172,7 @@ class Engine:
                 begun = self._begin(params, shape, part, [request for _, request in new])
                 beyond = [size] * (part - count)
                 state = begun if state is None else self._put(state, begun, np.array(slots + beyond, np.int32))
+                jax.block_until_ready(state)  # with gloo, many programs that nothing orders hang
             state = self._advance(params, state, np.int32(size - part if waiting else 0))
             is_open, hypotheses = jax.device_get(self._read(state))
             done = [slot for slot in placed if not is_open[slot]]
@@ -174,17 +183,17 @@ class Engine:
     def _empty(self, params: Sequence[Parameters], shape: Shape, size: int) -> PyTree:
         """A state of so many slots with nothing in them."""
         part = self.part_size(shape.source)
-        return self._tile(self._begin(params, shape, part, []), times=size // part)
+        return jax.block_until_ready(self._tile(self._begin(params, shape, part, []), times=size // part))
 
     def _begin(self, params: Sequence[Parameters], shape: Shape, size: int, requests: Sequence[Request]) -> PyTree:
         """The state of so many sentences before their first token, the last ones of it empty."""
         tokens, limits = np.full((size, shape.source), PAD_ID, np.int32), np.zeros(size, np.int32)
-        lines = np.zeros(size, np.int32)
+        places = np.zeros((2, size), np.int32)  # line and part
         for row, request in enumerate(requests):
             tokens[row, : len(request.source)] = request.source
-            limits[row], lines[row] = self.limit(request), request.line
+            limits[row], places[:, row] = self.limit(request), (request.line, request.part)
         constraints = self._constraints(shape, [*requests, *[_NOTHING] * (size - len(requests))])
-        keys = np.asarray(keys_of_lines(self._config.seed, lines)) if self._config.sampling else None
+        keys = np.asarray(keys_of_lines(self._config.seed, *places)) if self._config.sampling else None
         arrays = self.placed((tokens, limits, constraints, keys))
         return self._start(params, *arrays, max_length=shape.target)
 
@@ -214,7 +223,7 @@ class Engine:
         room = prefix + required[0] * required[1] + 1
         return Shape(
             source=source,
-            target=min(max(source, room) + self._config.extra_length, self.positions),
+            target=min(max(source, room, self._config.min_length + 1) + self._config.extra_length, self.positions),
             prefix=prefix,
             required=required,
             forbidden=_phrases_shape(request.forbidden),
@@ -231,9 +240,16 @@ class Engine:
 
     def part_size(self, padded: int) -> int:
         """Sentences that are taken in at once: a multiple of the devices that share a batch."""
-        size = max(self._config.batch_size * min(FULL_BATCH, padded) // padded // REFILLS, 1)
         shards = sharding.batch_shards(self._mesh)
-        return -(-size // shards) * shards
+        return -(-self._full(padded) // (REFILLS * shards)) * shards
+
+    def _slots(self, padded: int) -> int:
+        """Sentences that are decoded at once: a multiple of those that are taken in."""
+        part = self.part_size(padded)
+        return max(self._full(padded) // part, 1) * part
+
+    def _full(self, padded: int) -> int:
+        return max(self._config.batch_size * min(FULL_BATCH, padded) // padded, 1)
 
     def model(self, params: Sequence[Parameters]) -> StepModel:
         """The model, or the ensemble, with these parameters; its cache is a tuple."""

@@ -15,7 +15,7 @@ from transformer_jax.inference import apply, read_target
 from transformer_jax.layers import DecoderAttention
 from transformer_jax.models import Parameters, Transformer
 from transformer_jax.translation.engine import Engine
-from transformer_jax.translation.results import Ids
+from transformer_jax.translation.results import Part
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +36,7 @@ class AttendedSentence:
     """A sentence, its translation, and the attention weights of every layer and head."""
 
     source: list[str]  # S pieces, the end token last
-    target: list[str]  # T pieces that the decoder produced, the end token last
+    target: list[str]  # T pieces of the translation, the end token last, as far as there are positions for it
     translation: str
     encoder: Float[np.ndarray, "L H S S"]
     decoder: Float[np.ndarray, "L2 H T T"]
@@ -57,13 +57,13 @@ class Forcing:
             self._attend_pair, out_shardings=everywhere
         )
 
-    def score(self, params: Sequence[Parameters], pairs: Sequence[Ids]) -> list[list[float]]:
+    def score(self, params: Sequence[Parameters], pairs: Sequence[Part]) -> list[list[float]]:
         """The log-probability of every token of each translation."""
         rows = self._read(pairs, lambda sources, targets: self._score(params, sources, targets))
-        return [row[: len(target)].tolist() for row, (_, target) in zip(rows, pairs, strict=True)]
+        return [row[: len(pair.target)].tolist() for row, pair in zip(rows, pairs, strict=True)]
 
     def align(
-        self, params: Sequence[Parameters], pairs: Sequence[Ids], layer: int, head: int | None
+        self, params: Sequence[Parameters], pairs: Sequence[Part], layer: int, head: int | None
     ) -> list[Float[np.ndarray, "T S"]]:
         """How much every token of each translation attends to every token of its source, in the first model.
 
@@ -74,7 +74,7 @@ class Forcing:
             head: counted from 0; None is the mean over all.
         """
         rows = self._read(pairs, lambda *sides: self._align(params, *sides, layer=layer, head=head))
-        return [row[: len(target), : len(source)] for row, (source, target) in zip(rows, pairs, strict=True)]
+        return [row[: len(pair.target), : len(pair.source)] for row, pair in zip(rows, pairs, strict=True)]
 
     def attend(
         self, params: Sequence[Parameters], source: Sequence[int], target: Sequence[int], tokenizers: Tokenizers
@@ -91,19 +91,20 @@ class Forcing:
             cross=jax.device_get(decoder.cross_attention[:, 0]),
         )
 
-    def _read(self, pairs: Sequence[Ids], program: Callable[..., Array]) -> list[np.ndarray]:
+    def _read(self, pairs: Sequence[Part], program: Callable[..., Array]) -> list[np.ndarray]:
         """The row of the program's result for each pair, whose shape hangs on that pair alone."""
         by_shape: dict[tuple[int, int], list[int]] = {}
-        for index, (source, target) in enumerate(pairs):
-            by_shape.setdefault((self._engine.padded(len(source)), self._engine.padded(len(target))), []).append(index)
+        for index, pair in enumerate(pairs):
+            shape = (self._engine.padded(len(pair.source)), self._engine.padded(len(pair.target)))
+            by_shape.setdefault(shape, []).append(index)
         rows: list[np.ndarray] = [np.empty(0)] * len(pairs)
         for shape, indices in by_shape.items():
             size = self._engine.part_size(max(shape))
             for start in range(0, len(indices), size):
                 chosen = indices[start : start + size]
-                sides = zip(*(pairs[index] for index in chosen), strict=True)
-                arrays = (_padded(side, size, length) for side, length in zip(sides, shape, strict=True))
-                found = jax.device_get(program(*self._engine.placed(tuple(arrays))))
+                sources = _padded([pairs[index].source for index in chosen], size, shape[0])
+                targets = _padded([pairs[index].target for index in chosen], size, shape[1])
+                found = jax.device_get(program(*self._engine.placed((sources, targets))))
                 for index, row in zip(chosen, found[: len(chosen)], strict=True):
                     rows[index] = row
         return rows

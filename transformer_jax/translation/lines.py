@@ -68,7 +68,7 @@ def all_lines(path: Path) -> list[str]:
         InputError: when it cannot be read, or is no UTF-8.
     """
     with open_lines(path) as file:
-        return [line for lines in arriving(file, str(path), _AT_ONCE) for line in lines]
+        return [line for lines in arriving(file, str(path), 1024) for line in lines]
 
 
 def _chunks(stream: io.BufferedIOBase, name: str) -> Iterator[bytes]:
@@ -106,6 +106,5 @@ def _text(raw: bytes, name: str, number: int, invalid: Invalid) -> str:
         return raw[mark:].removesuffix(b"\r").decode("utf-8", "replace" if invalid == "replace" else "strict")
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{name}, line {number}, byte {mark + error.start + 1}: invalid UTF-8: {error.reason}; "
-            "--invalid replace puts U+FFFD there"
+            f"{name}, line {number}, byte {mark + error.start + 1}: invalid UTF-8: {error.reason}"
         ) from None

@@ -2,9 +2,6 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TypeAlias
-
-Ids: TypeAlias = tuple[Sequence[int], Sequence[int]]  # of a source and a translation, end tokens included
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,18 +15,27 @@ class Line:
 
 
 @dataclasses.dataclass(frozen=True)
+class Part:
+    """What was translated at once: a line, or a part of one that was too long."""
+
+    source: Sequence[int]  # ids, the end token last
+    target: Sequence[int]  # ids, the end token last unless the limit came first; none where there is no translation
+    gap: str = ""  # between this part and the next
+
+
+@dataclasses.dataclass(frozen=True)
 class Hypothesis:
     """One translation of a line."""
 
     text: str
     score: float  # what it is ranked by
     log_prob: float  # the model's own, over all its tokens
-    parts: tuple[Ids, ...] = ()  # of a line that was split, in order
+    parts: tuple[Part, ...] = ()  # one, or those of a line that was split, in order
 
     @property
     def num_tokens(self) -> int:
         """Tokens of the translation, end tokens included."""
-        return sum(len(target) for _, target in self.parts)
+        return sum(len(part.target) for part in self.parts)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,12 +16,41 @@ _JOINERS = "\u200d\ufe0e\ufe0f"  # zero width joiner, variation selectors: what 
 def split(text: str, lengths: Callable[[Sequence[str]], Sequence[int]], longest: int) -> list[str]:
     """Parts of at most `longest` tokens that make up the text again, white space behind a part being its own.
 
+    A part that is no token at all goes with its neighbour. One character alone may be more than `longest`.
+
     Args:
         text: the line.
-        lengths: the number of tokens of each of some texts; that of two joined is at most the sum of theirs.
+        lengths: the number of tokens of each of some texts.
         longest: tokens of a part at most.
     """
-    return _split(text, lengths, longest, _PLACES)
+    parts = _fitting(text, lengths, longest, longest)
+    return _something(parts, lengths(parts))
+
+
+def _fitting(text: str, lengths: Callable[[Sequence[str]], Sequence[int]], longest: int, room: int) -> list[str]:
+    """Parts that are measured once more as they are: joined pieces may be more tokens than the pieces were."""
+    parts = _split(text, lengths, room, _PLACES)
+    fitting: list[str] = []
+    for part, length in zip(parts, lengths(parts), strict=True):
+        if length <= longest or len(part) == 1 or (room == 1 and part == text):
+            fitting.append(part)
+        else:
+            fitting += _fitting(part, lengths, longest, max(room - (length - longest), 1))
+    return fitting
+
+
+def _something(parts: Sequence[str], lengths: Sequence[int]) -> list[str]:
+    """The parts, those of no token joined to the one before, or behind where they come first."""
+    joined, empty = [], ""
+    for part, length in zip(parts, lengths, strict=True):
+        if length:
+            joined.append(empty + part)
+            empty = ""
+        elif joined:
+            joined[-1] += part
+        else:
+            empty += part
+    return joined or [empty for _ in parts[:1]]
 
 
 def _split(

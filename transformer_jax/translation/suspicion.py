@@ -17,13 +17,13 @@ def suspicions(translation: Translation) -> list[str]:
 
 
 def _reasons(hypothesis: Hypothesis) -> Iterator[str]:
-    if not hypothesis.parts:
+    if not hypothesis.num_tokens:
         return
-    source = sum(len(ids) for ids, _ in hypothesis.parts)
+    source = sum(len(part.source) for part in hypothesis.parts)
     target = hypothesis.num_tokens
     if max(source, target) >= FROM_TOKENS and not 1 / RATIO <= target / source <= RATIO:
         yield f"length: {target} tokens of {source}"
-    repeated = max(_repeats(tokens) for _, tokens in hypothesis.parts)
+    repeated = max(_repeats(part.target) for part in hypothesis.parts)
     if repeated >= REPEATS:
         yield f"repetition: the same tokens {repeated} times"
     mean = hypothesis.log_prob / target

@@ -2,6 +2,8 @@
 
 import itertools
 import logging
+import math
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -16,14 +18,14 @@ from transformer_jax.data.tokenizer import EOS_ID, Tokenizers
 from transformer_jax.errors import InputError
 from transformer_jax.models import Parameters, Transformer, decoding_parameters
 from transformer_jax.runs import RunFolder, open_run
-from transformer_jax.translation.alignment import aligned_words, num_words, words_of
+from transformer_jax.translation.alignment import aligned_parts, words_of
 from transformer_jax.translation.engine import Engine, Output, Request
 from transformer_jax.translation.forcing import AttendedSentence, Forcing, PairScore
 from transformer_jax.translation.loading import load_tokenizers, read_parameters
-from transformer_jax.translation.results import Hypothesis, Line, Translation
+from transformer_jax.translation.results import Hypothesis, Line, Part, Translation
 from transformer_jax.translation.splitting import split
 
-WINDOW = 64  # batches of lines that are looked at together
+WINDOW = 16  # batches of lines that are looked at together
 
 _log = logging.getLogger(__name__)
 
@@ -74,7 +76,7 @@ class Translator:
         self._forcing = Forcing(models, mesh, self._engine)
         self._unstack = jax.jit(decoding_parameters)
         self._params = [self._unstack(own) for own in members]
-        self._segmentations: dict[str, list[list[int]]] = {}
+        self._known_spellings: dict[str, list[list[int]]] = {}
 
     @classmethod
     def from_run(
@@ -126,11 +128,11 @@ class Translator:
         other.__dict__.update(self.__dict__, _params=[self._unstack(params)])
         return other
 
-    def translate(self, sentences: Sequence[str]) -> list[str]:
-        """The translation of each sentence; a blank one stays blank. What should be known about one is logged."""
+    def translate(self, sentences: Sequence[str], *, warn: bool = True) -> list[str]:
+        """The translation of each sentence; a blank one stays blank. What went wrong is logged, with `warn`."""
         texts = []
         for number, translation in enumerate(self.stream(map(Line, sentences)), start=1):
-            for warning in translation.warnings:
+            for warning in translation.warnings if warn else ():
                 _log.warning("line %d: %s", number, warning)
             texts.append(translation.text)
         return texts
@@ -162,17 +164,17 @@ class Translator:
         """
         sources, targets = zip(*pairs, strict=True) if pairs else ((), ())
         sides = (self.tokenizers.source.encode(sources), self.tokenizers.target.encode(targets))
-        ids = [([*source, EOS_ID], [*target, EOS_ID]) for source, target in zip(*sides, strict=True)]
-        for number, pair in enumerate(ids, start=1):
-            if max(map(len, pair)) > self._engine.positions:
+        parts = [Part([*source, EOS_ID], [*target, EOS_ID]) for source, target in zip(*sides, strict=True)]
+        for number, part in enumerate(parts, start=1):
+            if max(len(part.source), len(part.target)) > self._engine.positions:
                 raise InputError(
-                    f"pair {number} has {len(pair[0])} and {len(pair[1])} tokens, "
+                    f"pair {number} has {len(part.source)} and {len(part.target)} tokens, "
                     f"but the model has max_positions={self._engine.positions}"
                 )
-        scores = self._forcing.score(self._params, ids)
+        scores = self._forcing.score(self._params, parts)
         return [
-            PairScore(self.tokenizers.target.pieces(target), log_probs)
-            for (_, target), log_probs in zip(ids, scores, strict=True)
+            PairScore(self.tokenizers.target.pieces(part.target), log_probs)
+            for part, log_probs in zip(parts, scores, strict=True)
         ]
 
     def align(
@@ -188,19 +190,17 @@ class Translator:
                 best (Garg et al., 2019), or the only one.
             head: counted from 0; None is the mean over all.
         """
-        pairs = [part for hypothesis in hypotheses for part in hypothesis.parts]
-        depth = self._engine.depth
-        weights = iter(self._forcing.align(self._params, pairs, max(depth - 2, 0) if layer is None else layer, head))
-        return [self._aligned(hypothesis, [next(weights) for _ in hypothesis.parts]) for hypothesis in hypotheses]
+        parts = [part for hypothesis in hypotheses for part in hypothesis.parts if part.target]
+        layer = max(self._engine.depth - 2, 0) if layer is None else layer
+        weights = iter(self._forcing.align(self._params, parts, layer, head))
+        return [self._aligned(hypothesis, weights) for hypothesis in hypotheses]
 
-    def _aligned(self, hypothesis: Hypothesis, weights: Sequence[np.ndarray]) -> list[tuple[int, int]]:
-        pairs: list[tuple[int, int]] = []
-        sources = targets = 0
-        for (source, target), own in zip(hypothesis.parts, weights, strict=True):
-            words = words_of(self.tokenizers.source.pieces(source)), words_of(self.tokenizers.target.pieces(target))
-            pairs += [(sources + s, targets + t) for s, t in aligned_words(own, *words)]
-            sources, targets = sources + num_words(words[0]), targets + num_words(words[1])
-        return pairs
+    def _aligned(self, hypothesis: Hypothesis, weights: Iterator[np.ndarray]) -> list[tuple[int, int]]:
+        """The pairs of one translation, which takes the weights of its parts."""
+        pieces, parts = (self.tokenizers.source.pieces, self.tokenizers.target.pieces), hypothesis.parts
+        words = [(words_of(pieces[0](part.source), written=False), words_of(pieces[1](part.target))) for part in parts]
+        own = [next(weights) if part.target else np.zeros((0, len(part.source))) for part in parts]
+        return aligned_parts(own, words, [part.gap for part in parts])
 
     def attend(self, sentence: str) -> AttendedSentence:
         """The sentence's translation, with the attention weights of every layer and head.
@@ -217,7 +217,8 @@ class Translator:
             )
         ((_, outputs),) = self._engine.decode(self._params, [Request([*source, EOS_ID])])
         target = [token for token in outputs[0].tokens if token != EOS_ID] if outputs else []
-        return self._forcing.attend(self._params, [*source, EOS_ID], [*target, EOS_ID], self.tokenizers)
+        target = [*target, EOS_ID][: self._engine.positions]
+        return self._forcing.attend(self._params, [*source, EOS_ID], target, self.tokenizers)
 
     def _translate(self, lines: Sequence[Line], first: int) -> list[Translation]:
         """One window."""
@@ -236,9 +237,7 @@ class Translator:
             number, place = owners[index]
             outputs[number][place] = decoded
         joined = zip(lines, parts, read, outputs, strict=True)
-        return [
-            self._joined(line.text, own, ids, [found[i] for i in sorted(found)]) for line, own, ids, found in joined
-        ]
+        return [self._joined(line, own, ids, [found[i] for i in sorted(found)]) for line, own, ids, found in joined]
 
     def _split(self, texts: Sequence[str]) -> list[list[str]]:
         """The parts of each line that are translated at once: one, as long as it is not too long; of a blank none."""
@@ -248,13 +247,13 @@ class Translator:
 
         room = self._longest - 1  # for the end token
         return [
-            [] if not length else [text] if length <= room else _solid(split(text, lengths, room))
+            [] if not length else [text] if length <= room else split(text, lengths, room)
             for text, length in zip(texts, lengths(texts), strict=True)
         ]
 
     def _requests(self, line: Line, ids: Sequence[Sequence[int]], number: int) -> Iterator[Request]:
         """What is decoded for a line: a request a part; a prefix belongs to the first."""
-        required = [self._encode_target(phrase, number) for phrase in dict.fromkeys(line.required)]
+        required = [self._encode_target(phrase, number) for phrase in dict.fromkeys(line.required) if phrase.strip()]
         if required and len(ids) > 1:
             raise InputError(
                 f"line {number + 1} is translated in {len(ids)} parts, and it is unknown in which of them "
@@ -262,8 +261,8 @@ class Translator:
             )
         forbidden = [ids for phrase in dict.fromkeys(line.forbidden) for ids in self._spellings(phrase)]
         for place, source in enumerate(ids):
-            prefix = self._encode_target(line.prefix, number) if line.prefix and place == 0 else []
-            request = Request(source, number, prefix, required, forbidden)
+            prefix = self._encode_target(line.prefix, number) if line.prefix.strip() and place == 0 else []
+            request = Request(source, number, place, prefix, required, forbidden)
             least = len(prefix) + sum(map(len, required)) + 1
             if least > self._engine.positions:
                 raise InputError(
@@ -279,24 +278,36 @@ class Translator:
         return ids
 
     def _spellings(self, phrase: str) -> list[list[int]]:
-        if phrase not in self._segmentations:
-            self._segmentations[phrase] = self.tokenizers.target.segmentations(phrase)
-        return self._segmentations[phrase]
+        if phrase not in self._known_spellings:
+            self._known_spellings[phrase] = self.tokenizers.target.spellings(phrase)
+        return self._known_spellings[phrase]
 
     def _joined(
-        self, text: str, parts: Sequence[str], sources: Sequence[Sequence[int]], outputs: Sequence[list[Output]]
+        self, line: Line, parts: Sequence[str], sources: Sequence[Sequence[int]], outputs: Sequence[list[Output]]
     ) -> Translation:
         """The translation of a line from the outputs of its parts."""
         if not parts:
-            return Translation(text, (Hypothesis("", 0.0, 0.0),))
-        warnings = []
-        if len(parts) > 1:
-            warnings.append(f"longer than the {self._longest} tokens read at once: translated in {len(parts)} parts")
-        if not all(outputs):
-            warnings.append("no translation satisfies its constraints, or the model's numbers are not finite")
+            asked = line.prefix.strip() or any(phrase.strip() for phrase in line.required)
+            warnings = ("blank, and stays so: what its translation must contain is not there",) if asked else ()
+            return Translation(line.text, (Hypothesis("", 0.0, 0.0),), warnings)
         best = zip(*(own or [_NO_OUTPUT] for own in outputs), strict=False)  # the n-th of every part
         hypotheses = tuple(self._hypothesis(parts, sources, chosen) for chosen in best) if any(outputs) else ()
-        return Translation(text, hypotheses, tuple(warnings))
+        return Translation(line.text, hypotheses, tuple(self._warnings(line, parts, outputs, hypotheses)))
+
+    def _warnings(
+        self, line: Line, parts: Sequence[str], outputs: Sequence[list[Output]], hypotheses: Sequence[Hypothesis]
+    ) -> Iterator[str]:
+        """What the user should know about a translation."""
+        if len(parts) > 1:
+            yield f"longer than the {self._longest} tokens read at once: translated in {len(parts)} parts"
+        if not all(outputs):
+            yield "no translation satisfies its constraints, or the model's numbers are not finite"
+        for own in outputs:
+            if own and own[0].tokens[-1] != EOS_ID:
+                yield f"its translation does not end within {len(own[0].tokens)} tokens, and is cut there"
+        for phrase in line.forbidden:
+            if hypotheses and re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", hypotheses[0].text):
+                yield f"{phrase!r} is forbidden, and stands in its translation behind another mark than a space"
 
     def _hypothesis(
         self, parts: Sequence[str], sources: Sequence[Sequence[int]], outputs: Sequence[Output]
@@ -308,19 +319,8 @@ class Translator:
             text=" ".join(text.splitlines()),  # an output is one line, whatever its pieces are
             score=sum(output.score for output in outputs),
             log_prob=sum(output.log_prob for output in outputs),
-            parts=tuple(zip(sources, (output.tokens for output in outputs), strict=True)),
+            parts=tuple(map(Part, sources, (output.tokens for output in outputs), gaps)),
         )
 
 
-_NO_OUTPUT = Output([], 0.0, 0.0)
-
-
-def _solid(parts: Sequence[str]) -> list[str]:
-    """The parts, white space alone joined to the part before."""
-    joined: list[str] = []
-    for part in parts:
-        if joined and not part.strip():
-            joined[-1] += part
-        else:
-            joined.append(part)
-    return joined
+_NO_OUTPUT = Output([], -math.inf, -math.inf)
