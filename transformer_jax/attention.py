@@ -46,6 +46,10 @@ class Cache:
     """What the decoder keeps between steps: an entry a layer, and how many tokens each of the R rows holds.
 
     The rows of a sentence, one a beam, lie side by side, so R is a multiple of the number of sentences B.
+
+    Beams are exchanged by copying their rows. A table of which row holds each entry, and a mask over all rows of a
+    sentence, copies nothing but was slower on a CPU: beam 4, 16 sentences and 32 tokens 3.33 CPU s for 2.99, 4
+    sentences and 128 tokens 10.1 for 8.3.
     """
 
     layers: tuple[LayerCache, ...]

@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import io
 import subprocess
+from unittest.mock import Mock
 
 import pytest
 
@@ -182,8 +183,8 @@ class TestWhatIsWritten:
         assert "dd" in texts[4]
         assert {"b", "d"} <= set(texts[2])
         longer = ("--min-length", "3")
-        place, word = next((place, text.split()[0]) for place, text in enumerate(translated(*longer)) if text)
-        assert word not in translated(*longer, "--forbid", word)[place].split()
+        word = translated(*longer, content=b"abc\n")[0].split()[0]
+        assert word not in translated(*longer, "--forbid", word, content=b"abc\n")[0].split()
 
     def test_an_ensemble_of_one_run_twice_is_that_run(self, translated, trained):
         assert translated("--ensemble", trained, "--weights", "1", "2") == translated()
@@ -239,17 +240,33 @@ class TestResume:
         assert (tmp_path / "suspicious").read_text() == "words\n"
         assert (tmp_path / "output").read_bytes() == before[0]
 
-    def test_what_goes_with_a_line_is_on_disk_before_it(self, trained, tmp_path, kept, monkeypatch):
-        """Whenever something is written to the output, all rows of its lines are in the other files."""
-        translator = Translator.from_run([trained], step=None, decoding=open_run(trained).decoding, weights=None)
-        files = Files(*(None, tmp_path / "output"), alignments=tmp_path / "a", suspicious=tmp_path / "s")
-        translation = Translation("x", (Hypothesis("y", 0.0, 0.0),), ("odd",))
+    def test_what_goes_with_a_line_is_on_disk_before_it(self, tmp_path, monkeypatch):
+        """When something is written to the output, the rows of its lines are in the other files."""
+        names = ("suspicious", "alignments", "output")
+        files = Files(**{name: tmp_path / name for name in names})
+        translation, order = Translation("x", (Hypothesis("y", 0.0, 0.0),), ("odd",)), []
+        write = Writer._write
+
+        def watched(self, file, lines):
+            write(self, file, lines)
+            order.append([(tmp_path / name).read_text().count("\n") for name in names])
+
+        monkeypatch.setattr(Writer, "_write", watched)
+        translator = Mock(decoding=DecodingConfig(), align=lambda hypotheses, layer, head: [[]] * len(hypotheses))
         with contextlib.ExitStack() as stack:
             writer = Writer(translator, files, Wishes(), stack)
-            for number in range(1, 4):
-                writer.write(number, translation)
-                assert (tmp_path / "s").read_text().count("\n") == number
-                assert (tmp_path / "a").read_text().count("\n") == number
+            writer.write(1, [translation] * 3)
+            writer.write(4, [translation] * 2)
+        assert order == [[3, 0, 0], [3, 3, 0], [3, 3, 3], [5, 3, 3], [5, 5, 3], [5, 5, 5]]
+
+    def test_a_kill_between_the_files(self, piped, trained, tmp_path, whole):
+        """Rows of lines whose output was not written any more are there: they are made again, once."""
+        self.files(piped, trained, tmp_path, TEXT)
+        output = tmp_path / "output"
+        output.write_bytes(b"".join(output.read_bytes().splitlines(keepends=True)[:2]))
+        with (tmp_path / "suspicious").open("ab") as file:
+            file.write(b"4\ttorn")
+        assert self.files(piped, trained, tmp_path, TEXT, "--resume") == whole
 
     def test_draws_are_those_of_their_lines(self, piped, trained, tmp_path):
         flags = ("--sampling", "--temperature", "4", "--nbest", "3")

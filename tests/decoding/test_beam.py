@@ -117,7 +117,7 @@ def test_a_narrow_beam_is_the_reference_run_to_its_limit(width, n_best, alpha):
             assert_found(hypotheses, sentence, expected)
 
 
-@pytest.mark.parametrize("patience", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("patience", [0.5, 1.5])
 def test_patience_stops_when_so_many_have_finished(patience):
     limits = [5, 4, 2, 5, 3]
     beam = BeamSearch(3, 0.6, n_best=3, stopping="patience", patience=patience)
@@ -129,7 +129,7 @@ def test_patience_stops_when_so_many_have_finished(patience):
             assert_found(hypotheses, sentence, expected)
 
 
-@pytest.mark.parametrize(("groups", "n_best"), [(2, 4), (4, 4), (2, 1), (2, 3)])
+@pytest.mark.parametrize(("groups", "n_best"), [(4, 4), (2, 3)])
 def test_groups_avoid_what_those_before_took(groups, n_best):
     limits = [5, 4, 2, 5, 3]
     beam = BeamSearch(4, 0.6, n_best, groups=groups, diversity=0.7)

@@ -197,7 +197,6 @@ def test_one_row_takes_the_best_that_is_allowed(tables, strategy, names):
 
 STRATEGIES = [
     Greedy(),
-    BeamSearch(2, n_best=2),
     BeamSearch(5, n_best=3),
     BeamSearch(4, n_best=4, groups=2),
     BeamSearch(4, n_best=2, stopping="patience"),

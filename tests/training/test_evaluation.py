@@ -61,6 +61,10 @@ class TestScore:
         assert scores.ter == sacrebleu.corpus_ter(TRANSLATIONS, [REFERENCES]).score > 0
         assert sacrebleu.__version__ in scores.chrf_signature
         assert sacrebleu.__version__ in scores.ter_signature
+        without = evaluation.score(TRANSLATIONS, REFERENCES, bleu_tokenizer=tokenizer, edits=False)
+        assert (without.bleu, without.ter, without.ter_signature) == (scores.bleu, None, None)
+        assert "TER" in str(scores)
+        assert "TER" not in str(without)
 
     def test_case_counts(self):
         assert evaluation.score(["A B C D"], ["a b c d"]).bleu < evaluation.score(["a b c d"], ["a b c d"]).bleu

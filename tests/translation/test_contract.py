@@ -116,9 +116,9 @@ def test_blank_lines_stay_blank(through):
     assert through(b"\n \n\t\n\r\n\n").decode() == "\n\n\n\n\n"
 
 
-@pytest.mark.parametrize("size", [10**5, pytest.param(10**6, marks=pytest.mark.slow)])
-def test_a_line_of_a_megabyte(through, translator, size):
-    many = translator(batch_size=512, beam=1, longest=30)
+@pytest.mark.parametrize("size", [10**4, pytest.param(10**6, marks=pytest.mark.slow)])
+def test_a_line_of_a_megabyte(through, small, translator, size):
+    many = translator(batch_size=512, beam=1, longest=30) if size == 10**6 else small
     content = "bad cab, bead ace. " * (size // 19)
     before, out, after = through(f"abc\n{content}\nace\n".encode(), many).decode().splitlines()
     assert (before, after) == tuple(many.translate(["abc", "ace"]))
@@ -159,15 +159,15 @@ SENTENCES = [
 
 @pytest.mark.parametrize("fields", [{"beam": 2, "nbest": 2}, {"sampling": True, "temperature": 4.0}])
 def test_slots_that_are_filled_again_change_nothing(translator, fields):
-    """60 lines through 8 slots, 2 at a time, and each alone."""
-    lines = [Line(f"{one} {SENTENCES[n % 7]}") for n, one in enumerate(SENTENCES * 5)][:60]
+    """26 lines through 8 slots, 2 at a time, and each alone."""
+    lines = [Line(f"{one} {SENTENCES[n % 7]}") for n, one in enumerate(SENTENCES * 2)]
     few = translator(batch_size=8, **fields)
     together = list(few.stream(lines))
     for number, (line, translation) in enumerate(zip(lines, together, strict=True)):
         (alone,) = few.stream([line], first=number)
         assert alone.text == translation.text
         assert [h.log_prob for h in alone.hypotheses] == pytest.approx([h.log_prob for h in translation.hypotheses])
-    assert len({translation.text for translation in together}) > 20
+    assert len({translation.text for translation in together}) > 10
 
 
 @pytest.mark.parametrize("order", [1, -1])

@@ -90,12 +90,11 @@ def translate_lines(translator: "Translator", files: Files, wishes: Wishes, stac
     tokens = 0
     at_once = WINDOW * translator.decoding.batch_size
     for lines in _lines(files, wishes.forbid, number, at_once, stack):
-        for translation in translator.stream(lines, first=number):
-            number += 1
-            writer.write(number, translation)
-            tokens += translation.hypotheses[0].num_tokens if translation.hypotheses else 0
-            progress.update()
-        writer.flush()
+        translations = list(translator.stream(lines, first=number))
+        writer.write(number + 1, translations)
+        number += len(lines)
+        tokens += sum(one.hypotheses[0].num_tokens for one in translations if one.hypotheses)
+        progress.update(len(lines))
         elapsed = progress.format_dict["elapsed"] if not progress.disable else 0
         progress.set_postfix_str(f"{tokens / elapsed:,.0f} tokens/s" if elapsed else "")
 

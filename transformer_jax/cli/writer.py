@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import io
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
@@ -89,36 +89,40 @@ class Writer:
         self._suspicious, self._alignments = opened("suspicious"), opened("alignments")
         self._output = opened("output") or cast(_Bytes, sys.stdout.buffer)
 
-    def write(self, number: int, translation: "Translation") -> None:
-        """What the wishes say of a line, whose number is counted from 1."""
-        from transformer_jax.translation.alignment import pharaoh
-        from transformer_jax.translation.risk import minimum_bayes_risk
-        from transformer_jax.translation.suspicion import suspicions
+    def write(self, first: int, translations: Sequence["Translation"]) -> None:
+        """What the wishes say of lines that were translated together, the first of this number, counted from 1.
 
-        for warning in translation.warnings:
-            print(f"warning: line {number}: {warning}", file=sys.stderr)
-        if self._wishes.mbr is not None and translation.hypotheses:
-            texts = [hypothesis.text for hypothesis in translation.hypotheses]
-            best = translation.hypotheses[minimum_bayes_risk(texts, self._wishes.mbr)]
-            translation = dataclasses.replace(translation, hypotheses=(best,))
-        if self._suspicious and (reasons := suspicions(translation)):
-            fields = (str(number), "; ".join(reasons), translation.source, translation.text)
-            self._write(self._suspicious, ["\t".join(field.replace("\t", " ") for field in fields)])
+        The output comes last, by which a resume counts: what goes with a line must not be lost behind it.
+        """
+        chosen = [self._chosen(translation) for translation in translations]
+        for number, translation in enumerate(chosen, start=first):
+            for warning in translation.warnings:
+                print(f"warning: line {number}: {warning}", file=sys.stderr)
+        if self._suspicious:
+            self._write(self._suspicious, _suspicious(first, chosen))
         if self._alignments:
-            layer, head = self._wishes.align_layer, self._wishes.align_head
-            layer = layer - 1 if layer is not None and layer > 0 else layer
-            shown = translation.hypotheses[:1]
-            pairs = self._translator.align(shown, layer, None if head is None else head - 1)[0] if shown else []
-            self._write(self._alignments, [pharaoh(pairs)])
-        # The output last, by which a resume counts: what goes with a line must not be lost with a buffer behind it.
-        for file in (self._suspicious, self._alignments):
-            if file:
-                file.flush()
-        self._write(self._output, self._shown(number, translation))
+            self._write(self._alignments, self._aligned(chosen))
+        self._write(self._output, (row for n, one in enumerate(chosen, start=first) for row in self._shown(n, one)))
 
-    def flush(self) -> None:
-        """Lets others see what was written."""
-        self._output.flush()
+    def _chosen(self, translation: "Translation") -> "Translation":
+        """Of many hypotheses the one most like the others, where that is wished."""
+        from transformer_jax.translation.risk import minimum_bayes_risk
+
+        if self._wishes.mbr is None or not translation.hypotheses:
+            return translation
+        texts = [hypothesis.text for hypothesis in translation.hypotheses]
+        best = translation.hypotheses[minimum_bayes_risk(texts, self._wishes.mbr)]
+        return dataclasses.replace(translation, hypotheses=(best,))
+
+    def _aligned(self, translations: Sequence["Translation"]) -> Iterable[str]:
+        """The word alignments of the best hypotheses."""
+        from transformer_jax.translation.alignment import pharaoh
+
+        layer, head = self._wishes.align_layer, self._wishes.align_head
+        layer = layer - 1 if layer is not None and layer > 0 else layer
+        best = [hypothesis for translation in translations for hypothesis in translation.hypotheses[:1]]
+        aligned = iter(self._translator.align(best, layer, None if head is None else head - 1))
+        return [pharaoh(next(aligned)) if translation.hypotheses else "" for translation in translations]
 
     def _shown(self, number: int, translation: "Translation") -> Iterable[str]:
         if self._lists:
@@ -134,6 +138,17 @@ class Writer:
 
     def _write(self, file: _Bytes, lines: Iterable[str]) -> None:
         file.write("".join(f"{line}\n" for line in lines).encode())
+        file.flush()
+
+
+def _suspicious(first: int, translations: Sequence["Translation"]) -> Iterable[str]:
+    """Number, reasons, line and translation of what looks wrong."""
+    from transformer_jax.translation.suspicion import suspicions
+
+    for number, translation in enumerate(translations, start=first):
+        if reasons := suspicions(translation):
+            fields = (str(number), "; ".join(reasons), translation.source, translation.text)
+            yield "\t".join(field.replace("\t", " ") for field in fields)
 
 
 def _has_content(path: Path | None) -> bool:

@@ -49,7 +49,7 @@ class Scores:
     sentences: int
     bleu_signature: str
     chrf_signature: str
-    ter_signature: str
+    ter_signature: str | None
     exact_match_by_group: dict[str, float]  # for sets whose pairs have groups
 
     def __str__(self) -> str:
@@ -90,7 +90,7 @@ def score(
         sentences=len(matches),
         bleu_signature=str(bleu.get_signature()),
         chrf_signature=str(chrf.get_signature()),
-        ter_signature=str(ter.get_signature()),
+        ter_signature=str(ter.get_signature()) if edits else None,
         exact_match_by_group={name: _percent(by_group[name]) for name in sorted(by_group)},
     )
 
