@@ -103,7 +103,7 @@ def test_a_prompt_is_a_prefix(model):
         assert output[: len(prompt)] == prompt
 
 
-@pytest.mark.parametrize(("guesses", "same"), [(2, False), (3, True)])
+@pytest.mark.parametrize(("guesses", "same"), [(2, False), pytest.param(3, True, marks=pytest.mark.slow)])
 def test_speculative_decoding_is_greedy(model, guesses, same):
     expected = model.search(Greedy())
     draft_params = model.decoding if same else decoding_parameters(parameters(model.model.config, seed=3))

@@ -206,7 +206,11 @@ STRATEGIES = [
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize(
-    "names", [("prefix", "least length", "no bigram twice"), ("vocabulary", "forbidden", "penalty")]
+    "names",
+    [
+        ("prefix", "least length", "no bigram twice"),
+        pytest.param(("vocabulary", "forbidden", "penalty"), marks=pytest.mark.slow),
+    ],
 )
 def test_no_output_of_any_strategy_breaks_them(tables, strategy, names):
     keys = keys_of_lines(5, np.arange(3)) if isinstance(strategy, Sampling) else None

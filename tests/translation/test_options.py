@@ -80,7 +80,7 @@ def test_a_draw_hangs_on_its_line_alone(translator):
     assert [[h.text for h in translation.hypotheses] for translation in other.stream(lines)] != texts
 
 
-@pytest.mark.parametrize("fields", [{"beam": 4}, {"sampling": True}])
+@pytest.mark.parametrize("fields", [{"beam": 4}, pytest.param({"sampling": True}, marks=pytest.mark.slow)])
 def test_constraints_hold_in_the_text(translator, fields):
     usual = translator(batch_size=4, **fields)
     plain = usual.translate(SENTENCES)
