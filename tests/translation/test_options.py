@@ -102,6 +102,7 @@ def test_constraints_hold_in_the_text(translator, fields):
     assert later not in texts[2].split()
 
 
+@pytest.mark.slow
 def test_settings_hold_in_the_ids(translator):
     (long,) = translator(batch_size=4, min_length=50).stream([Line("abc")])
     assert len(long.hypotheses[0].parts[0].target) >= 50
@@ -203,6 +204,7 @@ def test_what_nothing_satisfies_is_said(translator):
     assert ids.spellings("xyz") == []
 
 
+@pytest.mark.slow
 def test_a_forbidden_word_does_not_begin_the_output_without_its_space(translator, tokenizers):
     """Every word that a translation begins with, one after the other."""
     usual, forbidden = translator(batch_size=4), []
