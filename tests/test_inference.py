@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from transformer_jax.config import ModelConfig
-from transformer_jax.decoding import BeamSearch, Greedy, Prefix, SpeculativeGreedy
+from transformer_jax.decoding import BeamSearch, Greedy, Prefix, Sentences, SpeculativeGreedy
 from transformer_jax.inference import start_cache, step_model
 from transformer_jax.models import Transformer, decoding_parameters, init_parameters
 
@@ -114,8 +114,11 @@ def test_speculative_decoding_is_greedy(model, guesses, same):
         caches = [
             start_cache(model.model, own, model.source, rows=3, capacity=capacity) for own in (params, draft_params)
         ]
-        models = [step_model(model.model, own, EOS) for own in (params, draft_params)]
-        return SpeculativeGreedy(guesses).search(*models, *caches, jnp.asarray(LIMITS), max_length=LIMIT)
+        large, draft = (step_model(model.model, own, EOS) for own in (params, draft_params))
+        strategy = SpeculativeGreedy(draft, guesses)
+        state = strategy.start(large, Sentences(tuple(caches), jnp.asarray(LIMITS), (), None, LIMIT))
+        state = strategy.advance_until(large, state, 0)
+        return strategy.results(state), state.rounds.max()
 
     found, steps = run(model.decoding, draft_params)
     np.testing.assert_array_equal(found.tokens, expected.tokens)

@@ -7,9 +7,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from chains import EOS, PAD, A, random_tables, search, select
+from chains import EOS, PAD, A, B, random_tables, search, select
 
-from transformer_jax.decoding import Greedy, SpeculativeGreedy, StepModel
+from transformer_jax.decoding import (
+    BeamSearch,
+    Forbidden,
+    Greedy,
+    MinLength,
+    NoRepeatedNgram,
+    Prefix,
+    RepetitionPenalty,
+    Required,
+    Sentences,
+    SpeculativeGreedy,
+    StepModel,
+    phrase_array,
+)
 from transformer_jax.errors import InputError
 
 VOCAB, LIMIT, GUESSES = 5, 6, 3
@@ -43,10 +56,12 @@ def cache(count):
 
 
 @functools.partial(jax.jit, static_argnames="guesses")
-def speculate(tables, draft_tables, limits, guesses=GUESSES):
-    return SpeculativeGreedy(guesses).search(
-        model(tables), model(draft_tables), cache(len(limits)), cache(len(limits)), limits, max_length=LIMIT
-    )
+def speculate(tables, draft_tables, limits, guesses=GUESSES, constraints=()):
+    """The outputs, and the steps of the model that they took."""
+    strategy, caches = SpeculativeGreedy(model(draft_tables), guesses), (cache(len(limits)), cache(len(limits)))
+    state = strategy.start(model(tables), Sentences(caches, limits, constraints, None, LIMIT))
+    state = strategy.advance_until(model(tables), state, 0)
+    return strategy.results(state), state.rounds.max()
 
 
 @pytest.fixture(scope="module")
@@ -80,14 +95,51 @@ def test_nan_gives_nothing(tables):
     np.testing.assert_array_equal(hypotheses.tokens[1:], untouched.tokens[1:])
 
 
+COUNT = len(LIMITS)
+CONSTRAINTS = {
+    "prefix": lambda: (Prefix(jnp.full((COUNT, 3), B), jnp.array([3, 1, 0, 2, 1])),),
+    "minimum and n-gram": lambda: (MinLength(jnp.array([5, 0, 2, 3, 4])), NoRepeatedNgram(2)),
+    "penalty and forbidden": lambda: (
+        RepetitionPenalty(4.0),
+        Forbidden(jnp.asarray(phrase_array([[[A], [B, B]]] * COUNT, PAD)), PAD),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CONSTRAINTS)
+def test_constraints_hold_as_in_greedy_search(tables, name):
+    draft = 0.7 * tables + 0.3 * random_tables(53, COUNT, VOCAB, LIMIT)
+    constraints, limits = CONSTRAINTS[name](), jnp.array(LIMITS)
+    free = search(Greedy(), tables, jnp.arange(COUNT), limits, LIMIT)
+    expected = search(Greedy(), tables, jnp.arange(COUNT), limits, LIMIT, constraints=constraints)
+    assert (expected.tokens != free.tokens).any()
+    hypotheses, _ = speculate(tables, draft, limits, constraints=constraints)
+    np.testing.assert_array_equal(hypotheses.tokens, expected.tokens)
+    np.testing.assert_allclose(hypotheses.log_probs, expected.log_probs, atol=1e-5)
+    np.testing.assert_allclose(hypotheses.scores, expected.scores, atol=1e-5)
+
+
+def test_the_score_is_that_of_a_beam_of_one(tables):
+    alpha, limits, caches = 0.7, jnp.array(LIMITS), (cache(COUNT), cache(COUNT))
+    expected = search(BeamSearch(1, alpha), tables, jnp.arange(COUNT), limits, LIMIT)
+    strategy = SpeculativeGreedy(model(tables), GUESSES, alpha)
+    found = strategy.search(model(tables), caches, limits, max_length=LIMIT)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
+
+
 def test_mistakes_are_named(tables):
     able = model(tables)
     unable = StepModel(able.step, select, PAD, EOS)
     limits = jnp.array(LIMITS)
+    caches, required = (cache(5), cache(5)), Required(jnp.full((5, 1, 1), A), PAD)
     with pytest.raises(InputError, match="guesses=0 must be at least 1"):
-        SpeculativeGreedy(0)
+        SpeculativeGreedy(able, 0)
+    with pytest.raises(InputError, match=r"length_penalty=-1\.0 must not be negative"):
+        SpeculativeGreedy(able, length_penalty=-1.0)
     with pytest.raises(InputError, match="models that can rewind"):
-        SpeculativeGreedy().search(able, unable, cache(5), cache(5), limits, max_length=3)
+        SpeculativeGreedy(unable).search(able, caches, limits, max_length=3)
     other = StepModel(able.step, select, PAD, A, able.rewind)
     with pytest.raises(InputError, match="different padding or end token"):
-        SpeculativeGreedy().search(able, other, cache(5), cache(5), limits, max_length=3)
+        SpeculativeGreedy(other).search(able, caches, limits, max_length=3)
+    with pytest.raises(InputError, match="cannot see to required phrases"):
+        SpeculativeGreedy(able).search(able, caches, limits, max_length=3, constraints=(required,))

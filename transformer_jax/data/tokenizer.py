@@ -80,6 +80,22 @@ class Tokenizer:
         """Whether none of these ids stands for what the vocabulary cannot write."""
         return UNK_ID not in ids
 
+    def ids_of(self, words: Iterable[str]) -> list[int]:
+        """The pieces that write these words; of a mark, such as a comma, also the one without a space before it.
+
+        Raises:
+            InputError: naming a word that the vocabulary cannot write.
+        """
+        found = set[int]()
+        for word in words:
+            (ids,) = self.encode([word])
+            if not self.knows(ids):
+                raise InputError(f"{word!r} cannot be written with the pieces of the vocabulary")
+            found.update(ids)
+            if not any(map(str.isalnum, word)):
+                found.update(self._ids[mark] for mark in word.split() if mark in self._ids)
+        return sorted(found)
+
     def spellings(self, phrase: str) -> list[list[int]]:
         """All ways to write a phrase in pieces where it begins a word; none where the vocabulary cannot.
 

@@ -13,12 +13,12 @@ from transformer_jax.decoding.constraints import (
     Vocabulary,
     phrase_array,
 )
-from transformer_jax.decoding.ensemble import check_weights, ensemble
+from transformer_jax.decoding.ensemble import Mean, check_weights, ensemble
 from transformer_jax.decoding.hypotheses import Hypotheses, length_penalty
 from transformer_jax.decoding.model import StepModel
 from transformer_jax.decoding.sampling import Sampling, keys_of_lines
 from transformer_jax.decoding.speculative import SpeculativeGreedy
-from transformer_jax.decoding.strategy import Strategy
+from transformer_jax.decoding.strategy import Sentences, Strategy
 
 __all__ = [
     "BeamSearch",
@@ -26,6 +26,7 @@ __all__ = [
     "Forbidden",
     "Greedy",
     "Hypotheses",
+    "Mean",
     "MinLength",
     "NoRepeatedNgram",
     "Outputs",
@@ -33,6 +34,7 @@ __all__ = [
     "RepetitionPenalty",
     "Required",
     "Sampling",
+    "Sentences",
     "SpeculativeGreedy",
     "StepModel",
     "Strategy",

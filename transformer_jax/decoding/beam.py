@@ -6,12 +6,12 @@ from collections.abc import Sequence
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PyTree, UInt32
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from transformer_jax.decoding.constraints import Constraint, Outputs, Required, adjust
 from transformer_jax.decoding.hypotheses import Hypotheses, length_penalty, take
 from transformer_jax.decoding.model import StepModel
-from transformer_jax.decoding.strategy import Strategy
+from transformer_jax.decoding.strategy import Sentences, Strategy
 from transformer_jax.errors import InputError
 
 
@@ -107,19 +107,10 @@ class BeamSearch(Strategy[BeamState]):
         """Continuations looked at in a step; a runner-up would keep a beam of one open behind its own end."""
         return 2 * self._group_width if self._group_width > 1 else 1
 
-    def start(
-        self,
-        model: StepModel,
-        cache: PyTree,
-        limits: Int[Array, " B"],
-        *,
-        max_length: int,
-        constraints: Sequence[Constraint] = (),
-        keys: UInt32[Array, "B 2"] | None = None,
-    ) -> BeamState:
+    def start(self, model: StepModel, sentences: Sentences) -> BeamState:
         """One empty open hypothesis a group, in its first beam; none where the limit is 0."""
-        limits = jnp.repeat(jnp.minimum(limits, max_length), self.groups)
-        repeated = jax.tree.map(lambda leaf: jnp.repeat(leaf, self.groups, axis=0), tuple(constraints))
+        limits, max_length = jnp.repeat(sentences.limits, self.groups), sentences.max_length
+        repeated = jax.tree.map(lambda leaf: jnp.repeat(leaf, self.groups, axis=0), sentences.constraints)
         shape = (limits.shape[0], self._group_width)
         first = jnp.full(shape, -jnp.inf, jnp.float32).at[:, 0].set(jnp.where(limits > 0, 0.0, -jnp.inf))
         beams = Beams(
@@ -133,7 +124,7 @@ class BeamSearch(Strategy[BeamState]):
             num_finished=jnp.zeros_like(limits),
             constraints=repeated,
         )
-        return BeamState(beams, cache)
+        return BeamState(beams, sentences.cache)
 
     def advance(self, model: StepModel, state: BeamState) -> BeamState:
         """Extends every group in turn, each by a token that those before it make dearer."""

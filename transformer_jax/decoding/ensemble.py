@@ -1,5 +1,6 @@
 """Several models as one."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
@@ -18,7 +19,7 @@ def ensemble(
 ) -> StepModel:
     """The model whose distribution is the weighted mean of those of several; its cache is the tuple of theirs.
 
-    The mean of log-probabilities is normalised again. Padding has no share in any of them.
+    The mean of log-probabilities is normalised again. Padding has no share in any of them. One model stays as it is.
 
     Args:
         models: models of one target vocabulary.
@@ -36,6 +37,9 @@ def ensemble(
     weights = check_weights(len(models), weights)
     shares = jnp.asarray(weights, jnp.float32)[None, None, None] / sum(weights)  # -> [1 1 1 M]
 
+    if len(models) == 1:
+        return _alone(models[0])
+
     def step(tokens: Int[Array, "R T"], caches: PyTree) -> tuple[Float[Array, "R T V"], PyTree]:
         stepped = [model.step(tokens, cache) for model, cache in zip(models, caches, strict=True)]
         log_probs = [
@@ -52,7 +56,25 @@ def ensemble(
     def select(caches: PyTree, rows: Int[Array, " R"]) -> PyTree:
         return tuple(model.select(cache, rows) for model, cache in zip(models, caches, strict=True))
 
-    return StepModel(step, select, models[0].pad_id, models[0].eos_id)
+    def rewind(caches: PyTree, lengths: Int[Array, " R"]) -> PyTree:
+        return tuple(model.rewind(cache, lengths) for model, cache in zip(models, caches, strict=True))
+
+    return StepModel(step, select, models[0].pad_id, models[0].eos_id, rewind)
+
+
+def _alone(model: StepModel) -> StepModel:
+    """The model, its cache in a tuple of one."""
+
+    def step(tokens: Int[Array, "R T"], caches: PyTree) -> tuple[Float[Array, "R T V"], PyTree]:
+        logits, cache = model.step(tokens, caches[0])
+        return logits, (cache,)
+
+    return dataclasses.replace(
+        model,
+        step=step,
+        select=lambda caches, rows: (model.select(caches[0], rows),),
+        rewind=lambda caches, lengths: (model.rewind(caches[0], lengths),),
+    )
 
 
 def check_weights(count: int, weights: Sequence[float] | None) -> Sequence[float]:

@@ -1,7 +1,6 @@
 """Sampling: outputs drawn from the model."""
 
 import dataclasses
-from collections.abc import Sequence
 
 import flax.struct
 import jax
@@ -12,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree, UInt32
 from transformer_jax.decoding.constraints import Constraint, Outputs, adjust
 from transformer_jax.decoding.hypotheses import Fetched, Hypotheses
 from transformer_jax.decoding.model import StepModel
-from transformer_jax.decoding.strategy import Strategy
+from transformer_jax.decoding.strategy import Sentences, Strategy
 from transformer_jax.errors import InputError
 
 
@@ -69,37 +68,28 @@ class Sampling(Strategy[Draws]):
         """One for each sample."""
         return self.samples
 
-    def start(
-        self,
-        model: StepModel,
-        cache: PyTree,
-        limits: Int[Array, " B"],
-        *,
-        max_length: int,
-        constraints: Sequence[Constraint] = (),
-        keys: UInt32[Array, "B 2"] | None = None,
-    ) -> Draws:
+    def start(self, model: StepModel, sentences: Sentences) -> Draws:
         """Nothing drawn yet; nothing is open where the limit is 0.
 
         Raises:
             InputError: when there are no keys.
         """
-        if keys is None:
+        if sentences.keys is None:
             raise InputError("Sampling needs keys, one for each sentence: see keys_of_lines")
+        limits = sentences.limits
         shape = (limits.shape[0], self.samples)
-        limits = jnp.minimum(limits, max_length)
         return Draws(
             length=jnp.zeros_like(limits),
             limits=limits,
-            tokens=jnp.full((*shape, max_length), model.pad_id, jnp.int32),
+            tokens=jnp.full((*shape, sentences.max_length), model.pad_id, jnp.int32),
             last=jnp.full(shape, model.pad_id, jnp.int32),
             log_probs=jnp.zeros(shape, jnp.float32),
             totals=jnp.zeros(shape, jnp.float32),
             lengths=jnp.zeros(shape, jnp.int32),
             is_open=jnp.broadcast_to((limits > 0)[:, None], shape),
-            keys=keys,
-            constraints=tuple(constraints),
-            cache=cache,
+            keys=sentences.keys,
+            constraints=sentences.constraints,
+            cache=sentences.cache,
             pad_id=model.pad_id,
         )
 

@@ -7,124 +7,168 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from transformer_jax.decoding.hypotheses import Hypotheses
+from transformer_jax.decoding.constraints import Constraint, Outputs, Required, adjust
+from transformer_jax.decoding.hypotheses import Hypotheses, length_penalty
 from transformer_jax.decoding.model import StepModel
+from transformer_jax.decoding.strategy import Sentences, Strategy
 from transformer_jax.errors import InputError
 
 
 @flax.struct.dataclass
-class _Progress:
-    """Between two rounds."""
+class Guessed:
+    """Between two rounds; see `Strategy`."""
 
     length: Int[Array, " B"]
+    limits: Int[Array, " B"]
     tokens: Int[Array, "B T"]
     last: Int[Array, " B"]  # the token each sentence reads next
-    log_probs: Float[Array, " B"]
+    totals: Float[Array, " B"]  # adjusted log-probabilities
+    log_probs: Float[Array, " B"]  # the model's own
     is_open: Bool[Array, " B"]
-    cache: PyTree
-    draft_cache: PyTree
-    steps: Int[Array, ""]  # of the large model
+    rounds: Int[Array, " B"]  # steps of the large model that each sentence took
+    constraints: tuple[Constraint, ...]
+    caches: tuple[PyTree, PyTree]  # of the model, and of the draft model
+    pad_id: int = flax.struct.field(pytree_node=False)
 
 
 @dataclasses.dataclass(frozen=True)
-class SpeculativeGreedy:
+class SpeculativeGreedy(Strategy[Guessed]):
     """Greedy search in fewer steps of the model (Leviathan et al., 2023, with the most probable token for a draw).
 
     In each round the draft model, of the same vocabulary, guesses `guesses` tokens one by one; the model reads them in
-    one step, and those that it would have taken too stand, with one more of its own. The output is that of `Greedy`,
-    whatever the draft model guesses, as far as a step of several tokens and steps of one give the same logits: where
-    two tokens are equal up to rounding, either may come.
+    one step, and those that it would have taken too stand, with one more of its own. The output is that of a beam of
+    one, whatever the draft model guesses, as far as a step of several tokens and steps of one give the same logits:
+    where two tokens are equal up to rounding, either may come.
+
+    The cache of its sentences is a pair, the model's and the draft model's, each of one row a sentence with room for
+    max_length + guesses tokens; a table of learned positions must reach so far too. Both models can rewind.
 
     Raises:
-        InputError: on less than one guess.
+        InputError: on less than one guess, or a negative length penalty.
     """
 
+    draft: StepModel
     guesses: int = 4
+    length_penalty: float = 0.0  # of the score: nothing is chosen by it
 
     def __post_init__(self) -> None:
         if self.guesses < 1:
             raise InputError(f"SpeculativeGreedy guesses={self.guesses} must be at least 1")
+        if self.length_penalty < 0:
+            raise InputError(f"SpeculativeGreedy length_penalty={self.length_penalty} must not be negative")
 
-    def search(
-        self,
-        model: StepModel,
-        draft: StepModel,
-        cache: PyTree,
-        draft_cache: PyTree,
-        limits: Int[Array, " B"],
-        *,
-        max_length: int,
-    ) -> tuple[Hypotheses, Int[Array, ""]]:
-        """One output for each of B sentences, and the steps of the model that it took; may be jitted whole.
+    @property
+    def rows(self) -> int:
+        """One."""
+        return 1
 
-        Args:
-            model: The model; it can rewind.
-            draft: The model that guesses; it can rewind.
-            cache: Of the model, one row a sentence, with room for max_length + guesses tokens; a table of learned
-                positions must reach so far too.
-            draft_cache: Of the draft model, with the same room.
-            limits: Greatest number of tokens, end token included, of each sentence; see `Strategy.search`.
-            max_length: Width of the token buffer; no limit reaches beyond it.
+    def start(self, model: StepModel, sentences: Sentences) -> Guessed:
+        """Nothing guessed yet.
 
         Raises:
-            InputError: when a model cannot rewind, or their special ids differ.
+            InputError: when the special ids of the models differ, or phrases are required, which takes a beam.
         """
-        if (model.pad_id, model.eos_id) != (draft.pad_id, draft.eos_id):
+        if (model.pad_id, model.eos_id) != (self.draft.pad_id, self.draft.eos_id):
             raise InputError("the draft model has a different padding or end token")
-        limits = jnp.minimum(limits, max_length)
-        start = _Progress(
-            length=jnp.zeros_like(limits),
-            tokens=jnp.full((limits.shape[0], max_length), model.pad_id, jnp.int32),
-            last=jnp.full(limits.shape[0], model.pad_id, jnp.int32),
-            log_probs=jnp.zeros(limits.shape[0], jnp.float32),
+        if any(isinstance(constraint, Required) for constraint in sentences.constraints):
+            raise InputError("SpeculativeGreedy cannot see to required phrases: use BeamSearch")
+        limits = sentences.limits
+        zeros, nothing = jnp.zeros_like(limits), jnp.zeros(limits.shape, jnp.float32)
+        return Guessed(
+            length=zeros,
+            limits=limits,
+            tokens=jnp.full((*limits.shape, sentences.max_length), model.pad_id, jnp.int32),
+            last=jnp.full_like(limits, model.pad_id),
+            totals=nothing,
+            log_probs=nothing,
             is_open=limits > 0,
-            cache=cache,
-            draft_cache=draft_cache,
-            steps=jnp.zeros((), jnp.int32),
+            rounds=zeros,
+            constraints=sentences.constraints,
+            caches=sentences.cache,
+            pad_id=model.pad_id,
         )
-        end = jax.lax.while_loop(
-            lambda state: state.is_open.any(), lambda state: self._round(model, draft, limits, state), start
-        )
-        found = (end.length > 0) & ~jnp.isnan(end.log_probs)
-        scores = jnp.where(found, end.log_probs, -jnp.inf)[:, None]
-        tokens = jnp.where(found[:, None], end.tokens, model.pad_id)[:, None]
-        return Hypotheses(tokens, jnp.where(found, end.length, 0)[:, None], scores, scores), end.steps
 
-    def _round(self, model: StepModel, draft: StepModel, limits: Int[Array, " B"], state: _Progress) -> _Progress:
-        """Guesses, checks, and keeps what the model would have said."""
-        guesses, draft_cache = self._guess(draft, state.last, state.draft_cache)  # -> [B G]
+    def advance(self, model: StepModel, state: Guessed) -> Guessed:
+        """One round: guesses, checks, and keeps what the model would have said."""
+        guesses, draft_cache = self._guess(state)  # -> [B G]
         read = jnp.concatenate([state.last[:, None], guesses], axis=1)  # -> [B G + 1]
-        logits, cache = model.step(read, state.cache)
+        logits, cache = model.step(read, state.caches[0])
         log_probs = jax.nn.log_softmax(model.without_padding(logits))  # -> [B G + 1, V]
-        chosen = jnp.argmax(log_probs, axis=-1)  # -> [B G + 1]
-        own = jnp.take_along_axis(log_probs, chosen[..., None], axis=2)[..., 0]
+        adjusted = _adjusted(log_probs, state, guesses, model.eos_id)
+        chosen = jnp.argmax(adjusted, axis=-1)  # -> [B G + 1]
+        own, total = (jnp.take_along_axis(x, chosen[..., None], axis=2)[..., 0] for x in (log_probs, adjusted))
 
         # The token at a place stands if all guesses before it were right, none of these ended, and it is in the limit.
         right = (guesses == chosen[:, :-1]) & (guesses != model.eos_id)
         stands = jnp.concatenate([jnp.ones_like(right[:, :1]), jnp.cumprod(right, axis=1).astype(bool)], axis=1)
         places = state.length[:, None] + jnp.arange(read.shape[1])[None]
-        stands &= state.is_open[:, None] & (places < limits[:, None])
+        stands &= state.is_open[:, None] & (places < state.limits[:, None])
         added = jnp.sum(stands, axis=1)
         length = state.length + added
         last = jnp.take_along_axis(chosen, jnp.maximum(added - 1, 0)[:, None], axis=1)[:, 0]
-        write = jax.vmap(lambda row, place, token: row.at[place].set(token, mode="drop"))
-        return _Progress(
+        totals = state.totals + jnp.sum(jnp.where(stands, total, 0.0), axis=1)
+        possible = totals > -jnp.inf  # not where it is NaN either
+        return dataclasses.replace(
+            state,
             length=length,
-            tokens=write(state.tokens, jnp.where(stands, places, state.tokens.shape[1]), chosen),
+            tokens=_write(state.tokens, jnp.where(stands, places, state.tokens.shape[1]), chosen),
             last=last,
+            totals=totals,
             log_probs=state.log_probs + jnp.sum(jnp.where(stands, own, 0.0), axis=1),
-            is_open=state.is_open & (last != model.eos_id) & (length < limits),
-            cache=model.rewind(cache, length),
-            draft_cache=draft.rewind(draft_cache, length),
-            steps=state.steps + 1,
+            is_open=state.is_open & possible & (last != model.eos_id) & (length < state.limits),
+            rounds=state.rounds + state.is_open,
+            caches=(model.rewind(cache, length), self.draft.rewind(draft_cache, length)),
         )
 
-    def _guess(self, draft: StepModel, last: Int[Array, " B"], cache: PyTree) -> tuple[Int[Array, "B G"], PyTree]:
+    def is_open(self, state: Guessed) -> Bool[Array, " B"]:
+        """Where the end has not come."""
+        return state.is_open
+
+    def results(self, state: Guessed) -> Hypotheses:
+        """One output a sentence."""
+        found = ((state.length > 0) & (state.totals > -jnp.inf) & ~state.is_open)[:, None]
+        scores = state.totals / length_penalty(state.length, self.length_penalty)
+        return Hypotheses(
+            tokens=jnp.where(found[..., None], state.tokens[:, None], state.pad_id),
+            lengths=jnp.where(found, state.length[:, None], 0),
+            scores=jnp.where(found, scores[:, None], -jnp.inf),
+            log_probs=jnp.where(found, state.log_probs[:, None], -jnp.inf),
+        )
+
+    def _guess(self, state: Guessed) -> tuple[Int[Array, "B G"], PyTree]:
         """The draft's next tokens. It reads its last guess too, since all of them may stand."""
-        guesses = []
+        guesses, last, cache = jnp.zeros((len(state.last), 0), jnp.int32), state.last, state.caches[1]
         for _ in range(self.guesses):
-            logits, cache = draft.next_logits(last[:, None], cache)
+            logits, cache = self.draft.next_logits(last[:, None], cache)  # -> [B 1 V]
+            if state.constraints:
+                outputs = _outputs(state, guesses, guesses.shape[1], self.draft.eos_id)
+                logits = adjust(jax.nn.log_softmax(logits), state.constraints, outputs)
             last = jnp.argmax(logits[:, 0], axis=-1)
-            guesses.append(last)
-        _, cache = draft.next_logits(last[:, None], cache)
-        return jnp.stack(guesses, axis=1), cache
+            guesses = jnp.concatenate([guesses, last[:, None]], axis=1)
+        _, cache = self.draft.next_logits(last[:, None], cache)
+        return guesses, cache
+
+
+def _adjusted(
+    log_probs: Float[Array, "B G1 V"], state: Guessed, guesses: Int[Array, "B G"], eos_id: int
+) -> Float[Array, "B G1 V"]:
+    """The log-probabilities behind each guess, as if it stood, under the constraints."""
+    if not state.constraints:
+        return log_probs
+    behind = [
+        adjust(log_probs[:, count, None], state.constraints, _outputs(state, guesses, count, eos_id))
+        for count in range(log_probs.shape[1])
+    ]
+    return jnp.concatenate(behind, axis=1)
+
+
+def _outputs(state: Guessed, guesses: Int[Array, "B G"], count: int, eos_id: int) -> Outputs:
+    """The outputs, with so many of the guesses behind them."""
+    places = state.length[:, None] + jnp.arange(count)[None]
+    tokens = _write(state.tokens, places, guesses[:, :count])
+    return Outputs(tokens[:, None], state.length + count, state.limits, eos_id)
+
+
+def _write(tokens: Int[Array, "B T"], places: Int[Array, "B N"], new: Int[Array, "B N"]) -> Int[Array, "B T"]:
+    """Tokens with new ones in these places; one beyond the last is nowhere."""
+    return jax.vmap(lambda row, place, token: row.at[place].set(token, mode="drop"))(tokens, places, new)

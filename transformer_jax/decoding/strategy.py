@@ -4,6 +4,7 @@ import abc
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, PyTree, UInt32
@@ -13,6 +14,17 @@ from transformer_jax.decoding.hypotheses import Hypotheses
 from transformer_jax.decoding.model import StepModel
 
 State = TypeVar("State")
+
+
+@flax.struct.dataclass
+class Sentences:
+    """B sentences before their first token."""
+
+    cache: PyTree  # of the model, B * rows rows that have read nothing yet
+    limits: Int[Array, " B"]  # greatest number of tokens of an output, its end included; 0 is no sentence
+    constraints: tuple[Constraint, ...]
+    keys: UInt32[Array, "B 2"] | None  # the randomness of each, where there is any; see `sampling.keys_of_lines`
+    max_length: int = flax.struct.field(pytree_node=False)  # width of the token buffer
 
 
 class Strategy(abc.ABC, Generic[State]):
@@ -28,17 +40,8 @@ class Strategy(abc.ABC, Generic[State]):
         """Rows of the cache that a sentence takes."""
 
     @abc.abstractmethod
-    def start(
-        self,
-        model: StepModel,
-        cache: PyTree,
-        limits: Int[Array, " B"],
-        *,
-        max_length: int,
-        constraints: Sequence[Constraint] = (),
-        keys: UInt32[Array, "B 2"] | None = None,
-    ) -> State:
-        """The state before the first step; see `search`."""
+    def start(self, model: StepModel, sentences: Sentences) -> State:
+        """The state before the first step."""
 
     @abc.abstractmethod
     def advance(self, model: StepModel, state: State) -> State:
@@ -77,8 +80,8 @@ class Strategy(abc.ABC, Generic[State]):
             constraints: What the outputs must and must not contain.
             keys: The randomness of each sentence, where there is any; see `sampling.keys_of_lines`.
         """
-        state = self.start(model, cache, limits, max_length=max_length, constraints=constraints, keys=keys)
-        return self.results(self.advance_until(model, state, 0))
+        sentences = Sentences(cache, jnp.minimum(limits, max_length), tuple(constraints), keys, max_length)
+        return self.results(self.advance_until(model, self.start(model, sentences), 0))
 
     def advance_until(self, model: StepModel, state: State, still_open: int | Int[Array, ""]) -> State:
         """Steps until no more than so many sentences are open."""

@@ -1,9 +1,9 @@
 """Translation: strings in, strings out."""
 
-from transformer_jax.translation.engine import settings_of, strategy_of
 from transformer_jax.translation.forcing import AttendedSentence, PairScore
 from transformer_jax.translation.loading import load_tokenizers, read_parameters
 from transformer_jax.translation.results import Hypothesis, Line, Part, Translation
+from transformer_jax.translation.settings import settings_of, strategy_of
 from transformer_jax.translation.translator import Translator
 
 __all__ = [

@@ -13,9 +13,10 @@ from transformer_jax import sharding
 from transformer_jax.data.tokenizer import EOS_ID, PAD_ID, Tokenizers
 from transformer_jax.inference import apply, read_target
 from transformer_jax.layers import DecoderAttention
-from transformer_jax.models import Parameters, Transformer
-from transformer_jax.translation.engine import Engine
+from transformer_jax.models import Parameters
+from transformer_jax.translation.ensembles import Ensemble
 from transformer_jax.translation.results import Part
+from transformer_jax.translation.shapes import Shapes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,8 +47,8 @@ class AttendedSentence:
 class Forcing:
     """Reads pairs of ids in few shapes."""
 
-    def __init__(self, models: Sequence[Transformer], mesh: Mesh, engine: Engine) -> None:
-        self._models, self._mesh, self._engine = models, mesh, engine
+    def __init__(self, ensemble: Ensemble, mesh: Mesh, shapes: Shapes) -> None:
+        self._ensemble, self._mesh, self._shapes = ensemble, mesh, shapes
         everywhere = sharding.replicated(mesh)
         self._score: Callable[..., Array] = jax.jit(self._score_batch, out_shardings=everywhere)
         self._align: Callable[..., Array] = jax.jit(
@@ -95,16 +96,16 @@ class Forcing:
         """The row of the program's result for each pair, whose shape hangs on that pair alone."""
         by_shape: dict[tuple[int, int], list[int]] = {}
         for index, pair in enumerate(pairs):
-            shape = (self._engine.padded(len(pair.source)), self._engine.padded(len(pair.target)))
+            shape = (self._shapes.padded(len(pair.source)), self._shapes.padded(len(pair.target)))
             by_shape.setdefault(shape, []).append(index)
         rows: list[np.ndarray] = [np.empty(0)] * len(pairs)
         for shape, indices in by_shape.items():
-            size = self._engine.part_size(max(shape))
+            size = self._shapes.part_size(max(shape))
             for start in range(0, len(indices), size):
                 chosen = indices[start : start + size]
                 sources = _padded([pairs[index].source for index in chosen], size, shape[0])
                 targets = _padded([pairs[index].target for index in chosen], size, shape[1])
-                found = jax.device_get(program(*self._engine.placed((sources, targets))))
+                found = jax.device_get(program(*sharding.placed(self._mesh, (sources, targets))))
                 for index, row in zip(chosen, found[: len(chosen)], strict=True):
                     rows[index] = row
         return rows
@@ -112,8 +113,8 @@ class Forcing:
     def _score_batch(
         self, params: Sequence[Parameters], sources: Int[Array, "B S"], targets: Int[Array, "B T"]
     ) -> Float[Array, "B T"]:
-        model = self._engine.model(params)
-        caches: PyTree = self._engine.caches(params, sources, *targets.shape)
+        model = self._ensemble.model(params)
+        caches: PyTree = self._ensemble.cache(params, sources, rows=targets.shape[0], capacity=targets.shape[1])
         logits, _ = model.step(_shifted(targets), caches)
         log_probs = jax.nn.log_softmax(model.without_padding(logits))
         return jnp.take_along_axis(log_probs, targets[..., None], axis=2)[..., 0]
@@ -127,14 +128,14 @@ class Forcing:
         layer: int,
         head: int | None,
     ) -> Float[Array, "B T S"]:
-        weights = read_target(self._models[0], params[0], sources, _shifted(targets)).cross_attention
+        weights = read_target(self._ensemble.members[0], params[0], sources, _shifted(targets)).cross_attention
         assert weights is not None  # there is an encoder
         return weights[layer].mean(axis=1) if head is None else weights[layer][:, head]
 
     def _attend_pair(
         self, params: Sequence[Parameters], source: Int[Array, "1 S"], target: Int[Array, "1 T"]
     ) -> tuple[Float[Array, "L 1 H S S"], DecoderAttention]:
-        model, segments = self._models[0], jnp.ones_like(source)
+        model, segments = self._ensemble.members[0], jnp.ones_like(source)
         _, encoder = apply(model, params[0], source, segments, return_attention=True, method="encode")
         return encoder, read_target(model, params[0], source, _shifted(target))
 

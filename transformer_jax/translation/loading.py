@@ -1,12 +1,14 @@
 """What a translator needs of a run folder."""
 
+from pathlib import Path
+
 from jax.sharding import Mesh
 
 from transformer_jax.config import Experiment
 from transformer_jax.data.tokenizer import Tokenizers
 from transformer_jax.errors import InputError
 from transformer_jax.models import Parameters, abstract_parameters
-from transformer_jax.runs import RunFolder, check_digests
+from transformer_jax.runs import RunFolder, check_digests, open_run
 from transformer_jax.training.checkpoints import Checkpoints
 from transformer_jax.training.metrics import score_of
 
@@ -20,6 +22,20 @@ def load_tokenizers(folder: RunFolder) -> Tokenizers:
     tokenizers = Tokenizers.load(folder.tokenizer)
     check_digests(folder, {"tokenizer": tokenizers.digest})
     return tokenizers
+
+
+def load_member(
+    path: str | Path, tokenizers: Tokenizers, mesh: Mesh, step: int | None = None
+) -> tuple[Experiment, Parameters]:
+    """The experiment and the parameters of a run, which translates with these tokenizers beside others.
+
+    Raises:
+        InputError: when it has other tokenizers, and as `read_parameters`.
+    """
+    folder, experiment = RunFolder(path), open_run(path)
+    if load_tokenizers(folder).digest != tokenizers.digest:
+        raise InputError(f"{folder.path}: another tokenizer than the first run: models that work together have one")
+    return experiment, read_parameters(folder, experiment, mesh, step)[0]
 
 
 def read_parameters(

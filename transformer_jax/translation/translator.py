@@ -2,8 +2,6 @@
 
 import itertools
 import logging
-import math
-import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -11,18 +9,24 @@ from pathlib import Path
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Bool
 
 from transformer_jax import sharding
 from transformer_jax.config import DecodingConfig, ModelConfig
-from transformer_jax.data.tokenizer import EOS_ID, Tokenizers
+from transformer_jax.data.tokenizer import EOS_ID, Tokenizer, Tokenizers
+from transformer_jax.decoding import Mean
 from transformer_jax.errors import InputError
 from transformer_jax.models import Parameters, Transformer, decoding_parameters
 from transformer_jax.runs import RunFolder, open_run
 from transformer_jax.translation.alignment import aligned_parts, words_of
-from transformer_jax.translation.engine import Engine, Output, Request
+from transformer_jax.translation.engine import Engine, Output
+from transformer_jax.translation.ensembles import Ensemble
 from transformer_jax.translation.forcing import AttendedSentence, Forcing, PairScore
-from transformer_jax.translation.loading import load_tokenizers, read_parameters
+from transformer_jax.translation.joining import Joiner, SourcePart
+from transformer_jax.translation.loading import load_member, load_tokenizers
+from transformer_jax.translation.requests import Requests
 from transformer_jax.translation.results import Hypothesis, Line, Part, Translation
+from transformer_jax.translation.shapes import Request, Shapes
 from transformer_jax.translation.splitting import split
 
 WINDOW = 16  # batches of lines that are looked at together
@@ -42,6 +46,9 @@ class Translator:
         mesh: Mesh | None = None,
         *,
         weights: Sequence[float] | None = None,
+        mean: Mean = "probabilities",
+        draft: tuple[ModelConfig, Parameters] | None = None,
+        vocabulary: Iterable[str] | None = None,
         longest: int | None = None,
     ) -> None:
         """A translator of these parameters, as training has them (layers stacked).
@@ -52,80 +59,101 @@ class Translator:
             tokenizers: of both sides.
             decoding: how to translate.
             mesh: the devices; None is the first one.
-            weights: of the members, whose probabilities are averaged; None is equal ones.
+            weights: of the members; None is equal ones.
+            mean: what of the members is averaged.
+            draft: a smaller model of the same vocabulary, which says ahead what a beam of one may come to: the
+                translations stay as they are, in fewer steps.
+            vocabulary: words whose pieces alone translations are made of; None is all.
             longest: source tokens translated at once, where `decoding.longest` is None; None is no limit but that of
                 learned positions.
 
         Raises:
-            InputError: when the tokenizers are not of the models' vocabulary sizes.
+            InputError: when the tokenizers are not of the models' vocabulary sizes, a draft model is given for
+                anything but a beam of one, or the vocabulary has a word that cannot be written.
         """
         configs = [model] if isinstance(model, ModelConfig) else list(model)
         members = [params] if isinstance(params, dict) else list(params)
-        sizes = (tokenizers.source.vocab_size, tokenizers.target.vocab_size)
-        for config in configs:
-            expected = (config.source_vocab_size or config.vocab_size, config.vocab_size)
-            if sizes != expected:
-                raise InputError(f"tokenizers of {sizes} pieces (source, target), but the model has {expected}")
-        self.tokenizers = tokenizers
         self.decoding = decoding or DecodingConfig()
+        if draft is not None and (self.decoding.sampling or self.decoding.beam > 1):
+            raise InputError("a draft model helps a beam of one alone: beam=1, without sampling")
+        self.tokenizers = tokenizers
+        drafts = [] if draft is None else [draft]
+        _check_sizes(tokenizers, [*configs, *(config for config, _ in drafts)])
         mesh = mesh or sharding.make_mesh(sharding.ONE_DEVICE, jax.devices()[:1])
-        positions = min(c.max_positions if c.positions == "learned" else sys.maxsize for c in configs)
-        self._longest = min(self.decoding.longest or longest or sys.maxsize, positions)
-        models = [Transformer(config) for config in configs]
-        self._engine = Engine(models, self.decoding, mesh, positions, weights)
-        self._forcing = Forcing(models, mesh, self._engine)
+        ensemble = Ensemble([Transformer(config) for config in configs], weights, mean)
+        for config, _ in drafts:
+            ensemble = ensemble.with_draft(Transformer(config), self.decoding.guesses)
+        self._positions = ensemble.positions
+        self._longest = min(self.decoding.longest or longest or sys.maxsize, self._positions)
+        self._depth = configs[0].decoder_layers
+        shapes = Shapes(self.decoding, self._positions, sharding.batch_shards(mesh))
+        allowed = None if vocabulary is None else _allowed(tokenizers.target, vocabulary)
+        self._engine = Engine(ensemble, self.decoding, mesh, shapes, allowed)
+        self._forcing = Forcing(Ensemble(ensemble.members, weights, mean), mesh, shapes)
+        self._requests = Requests(tokenizers.target, self._positions)
+        self._joiner = Joiner(tokenizers.target, self._longest)
         self._unstack = jax.jit(decoding_parameters)
-        self._params = [self._unstack(own) for own in members]
-        self._known_spellings: dict[str, list[list[int]]] = {}
+        self._members = [self._unstack(own) for own in members]
+        self._params = [*self._members, *(self._unstack(own) for _, own in drafts)]
 
     @classmethod
     def from_run(
         cls,
         path: str | Path | Sequence[str | Path],
         *,
-        step: int | None = None,
+        step: int | Sequence[int] | None = None,
         decoding: DecodingConfig | None = None,
         mesh: Mesh | None = None,
         weights: Sequence[float] | None = None,
+        mean: Mean = "probabilities",
+        draft: str | Path | None = None,
+        vocabulary: Iterable[str] | None = None,
     ) -> "Translator":
         """The translator of a run folder, or of several as an ensemble.
 
         Args:
             path: the run folder, or those of an ensemble.
-            step: which checkpoint; None is the best by the experiment's metric, or the newest where none was measured.
+            step: which checkpoint, or which ones of every run as an ensemble; None is the best by the experiment's
+                metric, or the newest where none was measured.
             decoding: how to translate; None is as the (first) experiment says.
             mesh: the devices; None is the first one.
-            weights: of the members; None is equal ones.
+            weights: of the members, those of a run side by side; None is equal ones.
+            mean: what of the members is averaged.
+            draft: the run folder of a draft model.
+            vocabulary: words whose pieces alone translations are made of; None is all.
 
         Raises:
             InputError: when a folder is no run, has no intact checkpoint or no tokenizer, or not that of the first.
         """
         paths = [path] if isinstance(path, str | Path) else list(path)
-        experiments = [open_run(one) for one in paths]
         mesh = mesh or sharding.make_mesh(sharding.ONE_DEVICE, jax.devices()[:1])
-        folders = [RunFolder(one) for one in paths]
-        tokenizers = load_tokenizers(folders[0])
-        for folder in folders[1:]:
-            if load_tokenizers(folder).digest != tokenizers.digest:
-                raise InputError(f"{folder.path}: another tokenizer than {folders[0].path}: an ensemble has one")
-        params = [
-            read_parameters(folder, experiment, mesh, step)[0]
-            for folder, experiment in zip(folders, experiments, strict=True)
-        ]
+        steps = step if isinstance(step, Sequence) else [step]
+        open_run(paths[0])  # which says so where it is none
+        tokenizers = load_tokenizers(RunFolder(paths[0]))
+        members = [load_member(one, tokenizers, mesh, own) for one in paths for own in steps]
+        experiments = [experiment for experiment, _ in members]
+        drafted = None
+        if draft is not None:
+            experiment, params = load_member(draft, tokenizers, mesh)
+            drafted = (experiment.model, params)
         return cls(
             [experiment.model for experiment in experiments],
-            params,
+            [params for _, params in members],
             tokenizers,
             decoding or experiments[0].decoding,
             mesh,
             weights=weights,
+            mean=mean,
+            draft=drafted,
+            vocabulary=vocabulary,
             longest=min(experiment.batch.source_length for experiment in experiments),
         )
 
     def with_parameters(self, params: Parameters) -> "Translator":
         """A translator of other parameters of the same model; shares what has been compiled."""
         other = object.__new__(Translator)
-        other.__dict__.update(self.__dict__, _params=[self._unstack(params)])
+        members = [self._unstack(params)]
+        other.__dict__.update(self.__dict__, _members=members, _params=[*members, *self._params[1:]])
         return other
 
     def translate(self, sentences: Sequence[str], *, warn: bool = True) -> list[str]:
@@ -152,9 +180,13 @@ class Translator:
             yield from self._translate(window, first)
             first += len(window)
 
-    def warm_up(self) -> None:
-        """Compiles what lines without constraints of their own need, of any length."""
-        self._engine.warm_up(self._params, self._longest)
+    def warm_up(self, forbidden: Sequence[str] = ()) -> None:
+        """Compiles what lines of any length need that have no constraints of their own.
+
+        Args:
+            forbidden: words and phrases that stand in no translation.
+        """
+        self._engine.warm_up(self._params, self._longest, self._requests.forbidden(forbidden))
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[PairScore]:
         """The log-probability of each given translation, as a whole and token by token.
@@ -166,12 +198,12 @@ class Translator:
         sides = (self.tokenizers.source.encode(sources), self.tokenizers.target.encode(targets))
         parts = [Part([*source, EOS_ID], [*target, EOS_ID]) for source, target in zip(*sides, strict=True)]
         for number, part in enumerate(parts, start=1):
-            if max(len(part.source), len(part.target)) > self._engine.positions:
+            if max(len(part.source), len(part.target)) > self._positions:
                 raise InputError(
                     f"pair {number} has {len(part.source)} and {len(part.target)} tokens, "
-                    f"but the model has max_positions={self._engine.positions}"
+                    f"but the model has max_positions={self._positions}"
                 )
-        scores = self._forcing.score(self._params, parts)
+        scores = self._forcing.score(self._members, parts)
         return [
             PairScore(self.tokenizers.target.pieces(part.target), log_probs)
             for part, log_probs in zip(parts, scores, strict=True)
@@ -191,8 +223,8 @@ class Translator:
             head: counted from 0; None is the mean over all.
         """
         parts = [part for hypothesis in hypotheses for part in hypothesis.parts if part.target]
-        layer = max(self._engine.depth - 2, 0) if layer is None else layer
-        weights = iter(self._forcing.align(self._params, parts, layer, head))
+        layer = max(self._depth - 2, 0) if layer is None else layer
+        weights = iter(self._forcing.align(self._members, parts, layer, head))
         return [self._aligned(hypothesis, weights) for hypothesis in hypotheses]
 
     def _aligned(self, hypothesis: Hypothesis, weights: Iterator[np.ndarray]) -> list[tuple[int, int]]:
@@ -211,116 +243,52 @@ class Translator:
         (source,) = self.tokenizers.source.encode([sentence])
         if not source:
             raise InputError("the sentence is blank: there is nothing to attend to")
-        if len(source) >= self._engine.positions:
+        if len(source) >= self._positions:
             raise InputError(
-                f"the sentence has {len(source) + 1} tokens, but the model has max_positions={self._engine.positions}"
+                f"the sentence has {len(source) + 1} tokens, but the model has max_positions={self._positions}"
             )
         ((_, outputs),) = self._engine.decode(self._params, [Request([*source, EOS_ID])])
         target = [token for token in outputs[0].tokens if token != EOS_ID] if outputs else []
-        target = [*target, EOS_ID][: self._engine.positions]
-        return self._forcing.attend(self._params, [*source, EOS_ID], target, self.tokenizers)
+        target = [*target, EOS_ID][: self._positions]
+        return self._forcing.attend(self._members, [*source, EOS_ID], target, self.tokenizers)
 
     def _translate(self, lines: Sequence[Line], first: int) -> list[Translation]:
         """One window."""
-        parts = self._split([line.text for line in lines])
-        texts = [part for own in parts for part in own]
-        encoded = iter(self.tokenizers.source.encode(texts))
-        owners, requests, read = [], [], []
+        parts = self._parts([line.text for line in lines])
+        owners, requests = [], []
         for number, (line, own) in enumerate(zip(lines, parts, strict=True)):
-            ids = [[*next(encoded), EOS_ID] for _ in own]
-            read.append(ids)
-            for place, request in enumerate(self._requests(line, ids, first + number)):
+            for place, request in enumerate(self._requests.of(line, [part.ids for part in own], first + number)):
                 owners.append((number, place))
                 requests.append(request)
         outputs: list[dict[int, list[Output]]] = [{} for _ in lines]
         for index, decoded in self._engine.decode(self._params, requests):
             number, place = owners[index]
             outputs[number][place] = decoded
-        joined = zip(lines, parts, read, outputs, strict=True)
-        return [self._joined(line, own, ids, [found[i] for i in sorted(found)]) for line, own, ids, found in joined]
+        found = [[own[place] for place in sorted(own)] for own in outputs]
+        return [self._joiner.join(*one) for one in zip(lines, parts, found, strict=True)]
 
-    def _split(self, texts: Sequence[str]) -> list[list[str]]:
-        """The parts of each line that are translated at once: one, as long as it is not too long; of a blank none."""
+    def _parts(self, texts: Sequence[str]) -> list[list[SourcePart]]:
+        """What of each line is translated at once, with its ids; of a blank one nothing."""
+        return [self._split(text, ids) for text, ids in zip(texts, self.tokenizers.source.encode(texts), strict=True)]
 
-        def lengths(pieces: Sequence[str]) -> list[int]:
-            return [len(ids) for ids in self.tokenizers.source.encode(pieces)]
-
-        room = self._longest - 1  # for the end token
-        return [
-            [] if not length else [text] if length <= room else split(text, lengths, room)
-            for text, length in zip(texts, lengths(texts), strict=True)
-        ]
-
-    def _requests(self, line: Line, ids: Sequence[Sequence[int]], number: int) -> Iterator[Request]:
-        """What is decoded for a line: a request a part; a prefix belongs to the first."""
-        required = [self._encode_target(phrase, number) for phrase in dict.fromkeys(line.required) if phrase.strip()]
-        if required and len(ids) > 1:
-            raise InputError(
-                f"line {number + 1} is translated in {len(ids)} parts, and it is unknown in which of them "
-                f"{line.required[0]!r} should stand; split the line"
-            )
-        forbidden = [ids for phrase in dict.fromkeys(line.forbidden) for ids in self._spellings(phrase)]
-        for place, source in enumerate(ids):
-            prefix = self._encode_target(line.prefix, number) if line.prefix.strip() and place == 0 else []
-            request = Request(source, number, place, prefix, required, forbidden)
-            least = len(prefix) + sum(map(len, required)) + 1
-            if least > self._engine.positions:
-                raise InputError(
-                    f"line {number + 1}: its prefix and phrases take {least} tokens, "
-                    f"but the model has max_positions={self._engine.positions}"
-                )
-            yield request
-
-    def _encode_target(self, text: str, number: int) -> list[int]:
-        (ids,) = self.tokenizers.target.encode([text])
-        if not ids or not self.tokenizers.target.knows(ids):
-            raise InputError(f"line {number + 1}: {text!r} cannot be written with the pieces of the vocabulary")
-        return ids
-
-    def _spellings(self, phrase: str) -> list[list[int]]:
-        if phrase not in self._known_spellings:
-            self._known_spellings[phrase] = self.tokenizers.target.spellings(phrase)
-        return self._known_spellings[phrase]
-
-    def _joined(
-        self, line: Line, parts: Sequence[str], sources: Sequence[Sequence[int]], outputs: Sequence[list[Output]]
-    ) -> Translation:
-        """The translation of a line from the outputs of its parts."""
-        if not parts:
-            asked = line.prefix.strip() or any(phrase.strip() for phrase in line.required)
-            warnings = ("blank, and stays so: what its translation must contain is not there",) if asked else ()
-            return Translation(line.text, (Hypothesis("", 0.0, 0.0),), warnings)
-        best = zip(*(own or [_NO_OUTPUT] for own in outputs), strict=False)  # the n-th of every part
-        hypotheses = tuple(self._hypothesis(parts, sources, chosen) for chosen in best) if any(outputs) else ()
-        return Translation(line.text, hypotheses, tuple(self._warnings(line, parts, outputs, hypotheses)))
-
-    def _warnings(
-        self, line: Line, parts: Sequence[str], outputs: Sequence[list[Output]], hypotheses: Sequence[Hypothesis]
-    ) -> Iterator[str]:
-        """What the user should know about a translation."""
-        if len(parts) > 1:
-            yield f"longer than the {self._longest} tokens read at once: translated in {len(parts)} parts"
-        if not all(outputs):
-            yield "no translation satisfies its constraints, or the model's numbers are not finite"
-        for own in outputs:
-            if own and own[0].tokens[-1] != EOS_ID:
-                yield f"its translation does not end within {len(own[0].tokens)} tokens, and is cut there"
-        for phrase in line.forbidden:
-            if hypotheses and re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", hypotheses[0].text):
-                yield f"{phrase!r} is forbidden, and stands in its translation behind another mark than a space"
-
-    def _hypothesis(
-        self, parts: Sequence[str], sources: Sequence[Sequence[int]], outputs: Sequence[Output]
-    ) -> Hypothesis:
-        decoded = self.tokenizers.target.decode(output.tokens for output in outputs)
-        gaps = [" " if part[-1].isspace() else "" for part in parts]
-        text = "".join(itertools.chain.from_iterable(zip(decoded, gaps, strict=True))).strip()
-        return Hypothesis(
-            text=" ".join(text.splitlines()),  # an output is one line, whatever its pieces are
-            score=sum(output.score for output in outputs),
-            log_prob=sum(output.log_prob for output in outputs),
-            parts=tuple(map(Part, sources, (output.tokens for output in outputs), gaps)),
-        )
+    def _split(self, text: str, ids: Sequence[int]) -> list[SourcePart]:
+        encode, room = self.tokenizers.source.encode, self._longest - 1  # for the end token
+        if len(ids) <= room:
+            return [SourcePart(text, [*ids, EOS_ID])] if ids else []
+        parts = split(text, lambda pieces: [len(own) for own in encode(pieces)], room)
+        return [SourcePart(part, [*own, EOS_ID]) for part, own in zip(parts, encode(parts), strict=True)]
 
 
-_NO_OUTPUT = Output([], -math.inf, -math.inf)
+def _check_sizes(tokenizers: Tokenizers, models: Sequence[ModelConfig]) -> None:
+    sizes = (tokenizers.source.vocab_size, tokenizers.target.vocab_size)
+    for model in models:
+        expected = (model.source_vocab_size or model.vocab_size, model.vocab_size)
+        if sizes != expected:
+            raise InputError(f"tokenizers of {sizes} pieces (source, target), but the model has {expected}")
+
+
+def _allowed(target: Tokenizer, words: Iterable[str]) -> Bool[np.ndarray, " V"]:
+    """The tokens that write these words, and the end token."""
+    allowed = np.zeros(target.vocab_size, bool)
+    allowed[[*target.ids_of(words), EOS_ID]] = True
+    return allowed

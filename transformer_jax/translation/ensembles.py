@@ -1,0 +1,65 @@
+"""The models that translate together."""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+
+from jaxtyping import Array, Int, PyTree
+
+from transformer_jax.data.tokenizer import EOS_ID
+from transformer_jax.decoding import Mean, StepModel, check_weights, ensemble
+from transformer_jax.inference import start_cache, step_model
+from transformer_jax.models import Parameters, Transformer
+from transformer_jax.sizes import Size
+
+
+@dataclasses.dataclass(frozen=True)
+class Ensemble:
+    """One model or several as one, and by choice a draft model that guesses what they say.
+
+    Parameters are those of every member, and then those of the draft model.
+
+    Raises:
+        InputError: on weights that are not one for each member.
+    """
+
+    members: Sequence[Transformer]
+    weights: Sequence[float] | None = None  # None is equal ones
+    mean: Mean = "probabilities"
+    drafter: Transformer | None = None
+    guesses: int = 0  # tokens that the draft model is ahead of the others; 0 without one
+
+    def __post_init__(self) -> None:
+        check_weights(len(self.members), self.weights)
+
+    @property
+    def positions(self) -> int:
+        """Tokens of a sentence at most, by the models' tables of learned positions."""
+        tables = [m.config.max_positions - self.guesses for m in self._all if m.config.positions == "learned"]
+        return min(tables, default=sys.maxsize)
+
+    def with_draft(self, drafter: Transformer, guesses: int) -> "Ensemble":
+        """The same, with a draft model that says so many tokens ahead."""
+        return dataclasses.replace(self, drafter=drafter, guesses=guesses)
+
+    def model(self, params: Sequence[Parameters]) -> StepModel:
+        """All members as one; its cache is a tuple."""
+        pairs = zip(self.members, params[: len(self.members)], strict=True)
+        models = [step_model(model, own, EOS_ID) for model, own in pairs]
+        return ensemble(models, self.weights, self.mean)
+
+    def draft(self, params: Sequence[Parameters]) -> StepModel | None:
+        """The draft model, where there is one."""
+        return None if self.drafter is None else step_model(self.drafter, params[-1], EOS_ID)
+
+    def cache(self, params: Sequence[Parameters], tokens: Int[Array, "B S"], *, rows: Size, capacity: int) -> PyTree:
+        """What the strategy of these models starts from: the members' caches, and with a draft model a pair."""
+        caches = tuple(
+            start_cache(model, own, tokens, rows=rows, capacity=capacity + self.guesses)
+            for model, own in zip(self._all, params, strict=True)
+        )
+        return caches if self.drafter is None else (caches[:-1], caches[-1])
+
+    @property
+    def _all(self) -> Sequence[Transformer]:
+        return self.members if self.drafter is None else [*self.members, self.drafter]

@@ -1,0 +1,64 @@
+"""The translation of a line from the outputs of its parts."""
+
+import itertools
+import math
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from transformer_jax.data.tokenizer import EOS_ID, Tokenizer
+from transformer_jax.translation.engine import Output
+from transformer_jax.translation.results import Hypothesis, Line, Part, Translation
+
+_NO_OUTPUT = Output([], -math.inf, -math.inf)
+
+
+class SourcePart(NamedTuple):
+    """What of a line is translated at once."""
+
+    text: str
+    ids: list[int]  # the end token last
+
+
+class Joiner:
+    """Joins outputs to translations, with warnings of what the user should know."""
+
+    def __init__(self, target: Tokenizer, longest: int) -> None:
+        """Args:
+        target: the tokenizer of translations.
+        longest: source tokens translated at once.
+        """
+        self._target, self._longest = target, longest
+
+    def join(self, line: Line, parts: Sequence[SourcePart], outputs: Sequence[list[Output]]) -> Translation:
+        """The translation of a line from the outputs of each of its parts, best first."""
+        if not parts:
+            asked = line.prefix.strip() or any(phrase.strip() for phrase in line.required)
+            warnings = ("blank, and stays so: what its translation must contain is not there",) if asked else ()
+            return Translation(line.text, (Hypothesis("", 0.0, 0.0),), warnings)
+        best = zip(*(own or [_NO_OUTPUT] for own in outputs), strict=False)  # the n-th of every part
+        hypotheses = tuple(self._hypothesis(parts, chosen) for chosen in best) if any(outputs) else ()
+        return Translation(line.text, hypotheses, tuple(self._warnings(line, outputs, hypotheses)))
+
+    def _hypothesis(self, parts: Sequence[SourcePart], outputs: Sequence[Output]) -> Hypothesis:
+        decoded = self._target.decode(output.tokens for output in outputs)
+        gaps = [" " if part.text[-1].isspace() else "" for part in parts]
+        text = "".join(itertools.chain.from_iterable(zip(decoded, gaps, strict=True))).strip()
+        return Hypothesis(
+            text=" ".join(text.splitlines()),  # an output is one line, whatever its pieces are
+            score=sum(output.score for output in outputs),
+            log_prob=sum(output.log_prob for output in outputs),
+            parts=tuple(map(Part, (part.ids for part in parts), (output.tokens for output in outputs), gaps)),
+        )
+
+    def _warnings(self, line: Line, outputs: Sequence[list[Output]], hypotheses: Sequence[Hypothesis]) -> Iterator[str]:
+        if len(outputs) > 1:
+            yield f"longer than the {self._longest} tokens read at once: translated in {len(outputs)} parts"
+        if not all(outputs):
+            yield "no translation satisfies its constraints, or the model's numbers are not finite"
+        for own in outputs:
+            if own and own[0].tokens[-1] != EOS_ID:
+                yield f"its translation does not end within {len(own[0].tokens)} tokens, and is cut there"
+        for phrase in line.forbidden:
+            if hypotheses and re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", hypotheses[0].text):
+                yield f"{phrase!r} is forbidden, and stands in its translation behind another mark than a space"

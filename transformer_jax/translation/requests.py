@@ -1,0 +1,64 @@
+"""What is decoded for a line."""
+
+from collections.abc import Iterator, Sequence
+
+from transformer_jax.data.tokenizer import Tokenizer
+from transformer_jax.errors import InputError
+from transformer_jax.translation.results import Line
+from transformer_jax.translation.shapes import Request
+
+
+class Requests:
+    """Makes requests of lines, with what their translations must and must not contain in ids."""
+
+    def __init__(self, target: Tokenizer, positions: int) -> None:
+        """Args:
+        target: the tokenizer of translations.
+        positions: tokens of one at most.
+        """
+        self._target, self._positions = target, positions
+        self._known_spellings: dict[str, list[list[int]]] = {}
+
+    def of(self, line: Line, ids: Sequence[Sequence[int]], number: int) -> Iterator[Request]:
+        """A request for each part of a line; a prefix belongs to the first.
+
+        Args:
+            line: the line.
+            ids: of each of its parts.
+            number: of the line, counted from 0.
+
+        Raises:
+            InputError: when a prefix or a phrase cannot be written, or does not fit.
+        """
+        required = [self._encode(phrase, number) for phrase in dict.fromkeys(line.required) if phrase.strip()]
+        if required and len(ids) > 1:
+            raise InputError(
+                f"line {number + 1} is translated in {len(ids)} parts, and it is unknown in which of them "
+                f"{line.required[0]!r} should stand; split the line"
+            )
+        forbidden = self.forbidden(line.forbidden)
+        for place, source in enumerate(ids):
+            prefix = self._encode(line.prefix, number) if line.prefix.strip() and place == 0 else []
+            request = Request(source, number, place, prefix, required, forbidden)
+            least = len(prefix) + sum(map(len, required)) + 1
+            if least > self._positions:
+                raise InputError(
+                    f"line {number + 1}: its prefix and phrases take {least} tokens, "
+                    f"but the model has max_positions={self._positions}"
+                )
+            yield request
+
+    def forbidden(self, phrases: Sequence[str]) -> list[list[int]]:
+        """All ways to write phrases that must not appear."""
+        return [ids for phrase in dict.fromkeys(phrases) for ids in self._spellings(phrase)]
+
+    def _encode(self, text: str, number: int) -> list[int]:
+        (ids,) = self._target.encode([text])
+        if not ids or not self._target.knows(ids):
+            raise InputError(f"line {number + 1}: {text!r} cannot be written with the pieces of the vocabulary")
+        return ids
+
+    def _spellings(self, phrase: str) -> list[list[int]]:
+        if phrase not in self._known_spellings:
+            self._known_spellings[phrase] = self._target.spellings(phrase)
+        return self._known_spellings[phrase]
