@@ -214,7 +214,7 @@ def damage(bench: Bench, count: int) -> Row:
     row = Row("damaged checkpoints found, the piece named, the one before it used")
     run = bench.undisturbed()
     experiment = runs.open_run(run)
-    mesh = sharding.make_mesh(sharding.ONE_DEVICE, jax.devices()[:1])
+    mesh = sharding.data_mesh()
     wanted = {"parameters": abstract_parameters(experiment.model, mesh)}
     with Checkpoints(run / "checkpoints") as checkpoints:
         *_, older, newest = checkpoints.steps()

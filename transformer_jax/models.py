@@ -1,5 +1,7 @@
 """The model (Figure 1): the encoder, the decoder, and the Transformer that joins them by encode and decode."""
 
+import functools
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
@@ -316,10 +318,15 @@ def init_parameters(config: ModelConfig, key: Key[Array, ""], mesh: Mesh | None 
         key: the source of all randomness.
         mesh: the devices; None is the default device.
     """
+    return _initialiser(config, mesh)(key)
+
+
+@functools.cache  # many seeds, one compilation
+def _initialiser(config: ModelConfig, mesh: Mesh | None) -> Callable[[Key[Array, ""]], Parameters]:
     shardings = None
     if mesh is not None:
         shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_parameters(config, mesh))
-    return jax.jit(lambda key: nn.meta.unbox(initialise(config, key)), out_shardings=shardings)(key)
+    return jax.jit(lambda key: nn.meta.unbox(initialise(config, key)), out_shardings=shardings)
 
 
 def decoding_parameters(params: Parameters) -> Parameters:

@@ -61,6 +61,18 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
         return Mesh(create_device_mesh(shape, list(devices), allow_split_physical_axes=True), names, axis_types=types)
 
 
+def data_mesh(count: int = 1) -> Mesh:
+    """The mesh of so many devices that share batches, each with all of the model; -1 is all there are.
+
+    Raises:
+        InputError: where there are not so many.
+    """
+    devices = jax.devices()
+    if count == 0 or not -1 <= count <= len(devices):
+        raise InputError(f"--devices {count}: 1 to {len(devices)}, as many as there are, or -1 for all")
+    return make_mesh(MeshConfig(data=-1), devices if count == -1 else devices[:count])
+
+
 def check_mesh(mesh: Mesh, model: ModelConfig) -> None:
     """Checks that the mesh divides what it splits, by the table above.
 
@@ -97,6 +109,12 @@ def check_rows(mesh: Mesh, rows: int) -> None:
             f"batch.rows={rows}: not a multiple of the {shards} devices that share a batch; "
             f"{' or '.join(map(str, near))} would be"
         )
+
+
+def shared_rows(mesh: Mesh, rows: int) -> int:
+    """The least number of rows, no less than these, that the devices can share evenly."""
+    shards = batch_shards(mesh)
+    return -(-rows // shards) * shards
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -23,8 +23,10 @@ def evaluated(run, name):
     return json.loads((folder / f"{name}.json").read_text()), (folder / f"{name}.txt").read_text().splitlines()
 
 
-def test_a_split(run, capsys):
-    assert main(["evaluate", str(run), "--split", "validation", "--step", "2"]) == 0
+@pytest.mark.parametrize("devices", ["1", "3"])
+def test_a_split(run, devices, capsys):
+    """On three devices, which cannot share five rows evenly, too."""
+    assert main(["evaluate", str(run), "--split", "validation", "--step", "2", "--devices", devices]) == 0
     out = capsys.readouterr().out
     scores, translations = evaluated(run, "validation")
     assert len(translations) == scores["sentences"] == 5

@@ -61,7 +61,14 @@ class TestHelp:
 
     def test_has_all_verbs(self):
         folder = Path(__file__).parents[2] / "transformer_jax" / "cli"
-        assert {path.stem for path in folder.glob("*.py")} == {*VERBS, "__init__", "main", "arguments", "writer"}
+        assert {path.stem for path in folder.glob("*.py")} == {
+            *VERBS,
+            "__init__",
+            "main",
+            "arguments",
+            "members",
+            "writer",
+        }
 
 
 class TestMistakes:

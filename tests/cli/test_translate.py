@@ -84,8 +84,10 @@ def test_flags(piped, trained, asked):
     piped("translate RUN --step 2 --beam 3 --length-penalty 0 --batch-size 7".replace("RUN", str(trained)).split(), b"")
     (first, unflagged), (second, flagged) = asked
     assert (first, second) == ([trained], [trained])
-    assert unflagged == {"step": None, "decoding": usual, "weights": None}
-    assert flagged["step"] == 2
+    assert unflagged.pop("mesh").size == 1
+    alone = {"weights": None, "mean": "probabilities"}
+    assert unflagged == {"step": None, "decoding": usual, "draft": None, "vocabulary": None, **alone}
+    assert flagged["step"] == (2,)
     decoding = flagged["decoding"]
     assert (decoding.beam, decoding.length_penalty, decoding.batch_size) == (3, 0.0, 7)
     assert decoding.extra_length == usual.extra_length == 5
@@ -306,6 +308,27 @@ def test_a_prefix_or_phrases_for_each_line(piped, trained, tmp_path):
             assert message in error
 
 
+def test_models_that_work_together(piped, trained, tmp_path):
+    """The checkpoint of step 2 is nothing but zeros: the mean of its log-probabilities and others ranks as the others.
+
+    Of a beam of one; a draft model and other devices change nothing either.
+    """
+    (tmp_path / "words").write_text("a\nb\n")
+    greedy = ["translate", trained, "--beam", "1", "--min-length", "4", "--no-repeated-ngram", "1"]
+    code, expected, warnings = piped([*greedy, "--step", "3"], TEXT)
+    assert code == 0
+    assert len(expected.split()) > 12
+    for flags in (
+        ["--step", "2", "3", "--mean", "log_probabilities", "--weights", "1", "2"],
+        ["--ensemble", trained, "--weights", "1", "3", "--devices", "2"],
+        ["--draft", trained, "--guesses", "2", "--devices", "-1"],
+    ):
+        assert piped([*greedy, *flags], TEXT) == (0, expected, warnings), flags
+    code, out, _ = piped([*greedy, "--vocabulary", tmp_path / "words"], TEXT)
+    assert code == 0
+    assert set(out.decode()) <= set("ab \n")
+
+
 def test_to_a_device(piped, trained):
     assert piped(["translate", trained, "--output", "/dev/null", "--suspicious", "/dev/stderr"], b"\n")[:2] == (0, b"")
 
@@ -322,11 +345,19 @@ def test_more_mistakes(refused, trained, tmp_path, monkeypatch):
         (["--output", tmp_path / "a", "--alignments", tmp_path / "a"], "files that are written must differ"),
         (["--output", tmp_path / "a.gz"], "what is written is plain; leave out .gz"),
         (["--mbr", "chrf"], "--mbr chrf chooses among several: --nbest says how many"),
-        (["--weights", "1"], "--weights are those of an ensemble"),
+        (["--weights", "1"], "--weights and --mean are those of an ensemble"),
+        (["--mean", "log_probabilities"], "--weights and --mean are those of an ensemble"),
+        (["--draft", trained], "--draft helps a beam of one alone: --beam 1"),
+        (["--draft", tmp_path, "--beam", "1"], "not a run folder"),
+        (["--draft", trained, "--beam", "1", "--constraints-file", "f"], "phrases of a --constraints-file take a beam"),
+        (["--devices", "9"], "--devices 9: 1 to 8, as many as there are, or -1 for all"),
+        (["--devices", "0"], "--devices 0: 1 to 8"),
+        (["--vocabulary", tmp_path / "none"], "cannot be read: No such file"),
         (["--output", tmp_path / "no" / "where"], "no such folder"),
         (["--input", tmp_path / "none"], "cannot be read: No such file"),
         (["--ensemble", tmp_path], "not a run folder"),
-        (["--ensemble", trained, "--weights", "1"], "an ensemble of 2 needs as many"),
+        (["--ensemble", trained, "--weights", "1"], "--weights: 1 of them, for 2 models"),
+        (["--step", "2", "3", "--weights", "1", "2", "3"], "--weights: 3 of them, for 2 models"),
     ):
         refused(["translate", trained, *arguments], message)
 
@@ -335,7 +366,7 @@ def test_another_tokenizer_is_no_ensemble(refused, run, trained, foreign):
     foreign.save(run / "tokenizer")
     environment = run / "environment.json"
     environment.unlink()
-    refused(["translate", trained, "--ensemble", run], f"{run}: another tokenizer than {trained}: an ensemble has one")
+    refused(["translate", trained, "--ensemble", run], f"{run}: another tokenizer than the first run")
 
 
 def test_output_comes_as_lines_do(spawn, command, trained):

@@ -32,7 +32,7 @@ from transformer_jax.config import (
 from transformer_jax.data.tokenizer import EOS_ID, PAD_ID, UNK_ID, Tokenizer, Tokenizers
 from transformer_jax.models import Transformer
 from transformer_jax.runs import RunFolder
-from transformer_jax.sharding import ONE_DEVICE, make_mesh
+from transformer_jax.sharding import data_mesh
 from transformer_jax.training import data as datasets
 from transformer_jax.training import loop
 from transformer_jax.translation import read_parameters
@@ -104,7 +104,7 @@ def main(archive):
         datasets.train_tokenizers = small_tokenizers
         loop.train(EXPERIMENT, "run")
         run = RunFolder("run")
-        params, _ = read_parameters(run, EXPERIMENT, make_mesh(ONE_DEVICE, jax.devices()[:1]))
+        params, _ = read_parameters(run, EXPERIMENT, data_mesh())
         expected = {"parameters": digests_of(params), "logits": logits_of(EXPERIMENT.model, params).round(7).tolist()}
         (run.path / "expected.json").write_text(json.dumps(expected) + "\n")
         with tarfile.open(archive, "x:gz") as packed:

@@ -32,7 +32,7 @@ EXPERIMENT = Experiment(data=Numerals(), model=MODEL, training=TrainingConfig(st
 
 @pytest.fixture(scope="module")
 def mesh():
-    return sharding.make_mesh(sharding.ONE_DEVICE, jax.devices()[:1])
+    return sharding.data_mesh()
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from transformer_jax.data.sources import Pairs
 from transformer_jax.data.tokenizer import EOS_ID, train_tokenizers
 from transformer_jax.errors import InputError
 from transformer_jax.models import Transformer, init_parameters
-from transformer_jax.sharding import ONE_DEVICE, make_mesh
+from transformer_jax.sharding import data_mesh
 from transformer_jax.training import evaluation
 from transformer_jax.training.losses import LossSums
 from transformer_jax.training.step import Trainer
@@ -178,7 +178,7 @@ def test_the_loss_over_batches_is_the_mean_over_the_tokens_of_all_sentences_one_
     lines = [" ".join(line[: 1 + number % 5]) for number, line in enumerate(words)]
     pairs = Pairs(lines, [line[::-1][: 1 + number] for number, line in enumerate(lines)])
     tokenizers = train_tokenizers(TokenizerConfig(), MODEL, pairs.sources, pairs.targets)
-    mesh = make_mesh(ONE_DEVICE, jax.devices()[:1])
+    mesh = data_mesh()
     batch = BatchConfig(rows=2, source_length=LENGTHS[0], target_length=LENGTHS[1])
     experiment = Experiment(data=Numerals(), model=MODEL, batch=batch, training=TrainingConfig(steps=1))
     eval_step = Trainer(experiment, mesh, 1).eval_step

@@ -13,7 +13,7 @@ from small_checkpoints import flip
 
 from transformer_jax.config import MeshConfig
 from transformer_jax.runs import RunFolder, open_run
-from transformer_jax.sharding import ONE_DEVICE, make_mesh
+from transformer_jax.sharding import data_mesh, make_mesh
 from transformer_jax.training import loop
 from transformer_jax.training.checkpoints import Checkpoints
 from transformer_jax.training.manifest import FORMAT_VERSION
@@ -113,7 +113,7 @@ def test_a_run_of_the_current_format_can_be_gone_on_with(golden):
     """All that a training state is made of comes back: compiles nothing."""
     folder, _ = golden[max(FORMATS)]
     experiment = open_run(folder)
-    trainer = Trainer(experiment, make_mesh(ONE_DEVICE, jax.devices()[:1]), total_steps=3)
+    trainer = Trainer(experiment, data_mesh(), total_steps=3)
     with Checkpoints(folder / "checkpoints") as checkpoints:
         restored = checkpoints.restore(loop.items_of(trainer.abstract_state))
     assert Position(**restored.position).step == restored.step == 3

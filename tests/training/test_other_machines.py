@@ -77,7 +77,7 @@ def test_the_run_goes_on_with_other_devices(eight, words, devices, tmp_path, cou
 def test_what_is_loaded_has_the_same_bits_on_any_mesh(eight, words, count, mesh):
     made = sharding.make_mesh(mesh, jax.devices()[:count])
     wanted = {"parameters": abstract_parameters(experiment(words, mesh).model, made)}
-    first = sharding.make_mesh(sharding.ONE_DEVICE, jax.devices()[:1])
+    first = sharding.data_mesh()
     alone = {"parameters": abstract_parameters(experiment(words, mesh).model, first)}
     with Checkpoints(eight / "half" / "checkpoints") as checkpoints:
         here, there = (checkpoints.restore(items, [HALF]).items for items in (wanted, alone))

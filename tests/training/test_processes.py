@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 
-import jax
 import numpy as np
 import pytest
 from real_processes import ROOT, TIMEOUT, Processes, fingerprints, free_port, write_experiment
@@ -132,7 +131,7 @@ with connected:
 """
     codes, told, said = run_programs(2, text.format(str(experiment_file)))
     assert codes == [0, 0], said
-    mesh = sharding.make_mesh(sharding.ONE_DEVICE, jax.devices()[:1])
+    mesh = sharding.data_mesh()
     alone = describe({"parameters": Trainer(runs.load_experiment(experiment_file), mesh, 48).new_state().params})
     found = [json.loads(line) for text in told for line in text.splitlines() if not line.startswith("[Gloo]")]
     assert found == [alone, alone]

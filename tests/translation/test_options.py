@@ -120,10 +120,11 @@ def test_ensembles(tokenizers, translator):
     first, second = parameters(), parameters(seed=3)
     decoding = DecodingConfig(beam=2, extra_length=7, batch_size=4)
 
-    def ensemble(weights=None, members=(first, second)):
-        return Translator([MODEL] * len(members), members, tokenizers, decoding, weights=weights)
+    def ensemble(weights=None, mean="probabilities"):
+        return Translator([MODEL, MODEL], [first, second], tokenizers, decoding, weights=weights, mean=mean)
 
-    alone, other = (ensemble(members=[one]).translate(SENTENCES) for one in (first, second))
+    single = translator(batch_size=4)
+    alone, other = (single.with_parameters(one).translate(SENTENCES) for one in (first, second))
     assert ensemble([0.0, 1.0]).translate(SENTENCES) == other
     both = ensemble()
     assert both.translate(SENTENCES) not in (alone, other)
@@ -131,8 +132,55 @@ def test_ensembles(tokenizers, translator):
     ids = [*tokenizers.source.encode(["abc"])[0], EOS_ID], [*tokenizers.target.encode(["CBA"])[0], EOS_ID]
     mean = np.logaddexp(log_probs_of(*ids, first), log_probs_of(*ids, second)) - np.log(2)
     np.testing.assert_allclose(scored.log_probs, mean, atol=1e-4)
+    (scored,) = ensemble(mean="log_probabilities").score([("abc", "CBA")])
+    halves = (np.array(log_probs_of(*ids, first)) + log_probs_of(*ids, second)) / 2  # to be normalised, which adds
+    assert (np.array(scored.log_probs) >= halves - 1e-4).all()
+    assert not np.allclose(scored.log_probs, mean, atol=1e-3)
     with pytest.raises(InputError, match="an ensemble of 2 needs as many"):
-        ensemble([1.0]).translate(["abc"])
+        ensemble([1.0])
+
+
+DRAFT = replace(MODEL, decoder_layers=1, width=6, num_heads=3, ffn_width=8)
+
+
+def test_a_draft_model_changes_nothing(translator, tokenizers):
+    """Through slots that are filled again, with a line in parts, and under constraints."""
+    greedy = translator(batch_size=4, beam=1, longest=12)
+    draft = (DRAFT, init_parameters(DRAFT, jax.random.key(3)))
+    drafted = Translator(MODEL, parameters(), tokenizers, replace(greedy.decoding, guesses=2), draft=draft)
+    lines = [Line(text) for text in [*SENTENCES, "bad cab bead ace abc add bee", ""]]
+    lines += [Line("abc", prefix="B", forbidden=["A"])]
+    for expected, found in zip(greedy.stream(lines), drafted.stream(lines), strict=True):
+        assert found.text == expected.text
+        np.testing.assert_allclose(found.hypotheses[0].score, expected.hypotheses[0].score, atol=1e-4)
+    assert drafted.score([("abc", "CBA")]) == greedy.score([("abc", "CBA")])
+    with pytest.raises(InputError, match="a draft model helps a beam of one alone"):
+        Translator(MODEL, parameters(), tokenizers, DecodingConfig(beam=2), draft=draft)
+    with pytest.raises(InputError, match="cannot see to required phrases"):
+        list(drafted.stream([Line("abc", required=["A"])]))
+
+
+def test_a_draft_model_needs_positions_too(tokenizers):
+    learned, params = replace(MODEL, positions="learned", max_positions=13), parameters()
+    params = {**params, **init_parameters(learned, jax.random.key(1))}
+    text, decoding = "bad cab bead ace d", DecodingConfig(beam=1, guesses=3)
+    drafted = Translator(learned, params, tokenizers, decoding, draft=(learned, params))
+    assert 10 < len(tokenizers.source.encode([text])[0]) + 1 <= 13
+    (translation,) = drafted.stream([Line(text)])
+    assert len(translation.hypotheses[0].parts) == 2
+    assert translation.hypotheses[0].log_prob > -np.inf
+
+
+def test_a_vocabulary(translator, tokenizers):
+    words = ["A", "CAB", "."] if tokenizers.target.knows(tokenizers.target.encode(["."])[0]) else ["A", "CAB"]
+    decoding = translator(batch_size=4).decoding
+    few = Translator(MODEL, parameters(), tokenizers, decoding, vocabulary=words)
+    allowed = {EOS_ID, *(token for word in words for token in tokenizers.target.encode([word])[0])}
+    for translation in few.stream(map(Line, SENTENCES)):
+        assert translation.hypotheses
+        assert {token for part in translation.hypotheses[0].parts for token in part.target} <= allowed
+    with pytest.raises(InputError, match="'xyz' cannot be written with the pieces of the vocabulary"):
+        Translator(MODEL, parameters(), tokenizers, decoding, vocabulary=["A", "xyz"])
 
 
 def test_alignments_are_where_attention_is_greatest(three_best, lists):

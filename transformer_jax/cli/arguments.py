@@ -41,31 +41,50 @@ def call(name: str, command: Callable[..., int], arguments: Sequence[str]) -> in
     return bound()
 
 
-def asks_for_help(arguments: Sequence[str]) -> bool:
-    """Whether help is asked for in place of the experiment file, whose fields are not known yet."""
-    return bool(arguments) and arguments[0].startswith("-") and bool({"-h", "--help"} & set(arguments))
+def over_file(
+    usage: str, about: str | None, verb: Callable[[Experiment], Callable[..., int]], arguments: Sequence[str]
+) -> int:
+    """Runs a verb whose first argument is an experiment file, the defaults of all others being that experiment's.
 
-
-def file_first(arguments: Sequence[str], usage: str) -> tuple[Experiment, Sequence[str]]:
-    """The experiment of the file that the arguments begin with, and the rest of them.
-
-    Raises:
-        InputError: when no file comes first, or it has no experiment.
-    """
-    if not arguments or arguments[0].startswith("-"):
-        raise InputError(f"the experiment file comes first: {PROGRAM} {usage}")
-    return load_experiment(arguments[0]), arguments[1:]
-
-
-def run_first(arguments: Sequence[str], usage: str) -> tuple[Path, Experiment, Sequence[str]]:
-    """The run folder that the arguments begin with, its experiment, and the rest of them.
+    Args:
+        usage: the verb and what comes behind it, FILE first.
+        about: what --help shows in place of a file, when defaults are not known yet.
+        verb: the verb's function for an experiment.
+        arguments: of the command line.
 
     Raises:
-        InputError: when no folder comes first, or it is no run.
+        InputError: when no file comes first, or it has no experiment; and as `call`.
     """
+    return _over("the experiment file", usage, about, lambda first: verb(load_experiment(first)), arguments)
+
+
+def over_run(
+    usage: str, about: str | None, verb: Callable[[Path, Experiment], Callable[..., int]], arguments: Sequence[str]
+) -> int:
+    """Runs a verb whose first argument is a run folder, the defaults of all others being its experiment's.
+
+    Args:
+        usage: the verb and what comes behind it, RUN first.
+        about: what --help shows in place of a folder, when defaults are not known yet.
+        verb: the verb's function for a run.
+        arguments: of the command line.
+
+    Raises:
+        InputError: when no folder comes first, or it is no run; and as `call`.
+    """
+    return _over("the run folder", usage, about, lambda first: verb(Path(first), open_run(first)), arguments)
+
+
+def _over(
+    what: str, usage: str, about: str | None, bound: Callable[[str], Callable[..., int]], arguments: Sequence[str]
+) -> int:
     if not arguments or arguments[0].startswith("-"):
-        raise InputError(f"the run folder comes first: {PROGRAM} {usage}")
-    return Path(arguments[0]), open_run(arguments[0]), arguments[1:]
+        if {"-h", "--help"} & set(arguments):
+            print(about)
+            return 0
+        raise InputError(f"{what} comes first: {PROGRAM} {usage}")
+    verb, first, *_ = usage.split()
+    return call(f"{verb} {first}", bound(arguments[0]), arguments[1:])
 
 
 def _bind(command: Callable[_Parameters, int]) -> Callable[_Parameters, Callable[[], int]]:

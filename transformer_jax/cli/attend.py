@@ -5,25 +5,24 @@
 transformer-jax attend RUN --help lists every option, with the values of the run's experiment.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from transformer_jax.cli.arguments import asks_for_help, call, run_first
-from transformer_jax.config import DecodingConfig, ModelConfig
+from transformer_jax.cli.arguments import over_run
+from transformer_jax.config import DecodingConfig, Experiment, ModelConfig
 from transformer_jax.errors import InputError
 from transformer_jax.runs import RunFolder
 
 
 def main(arguments: Sequence[str]) -> int:
     """Draws attention; returns the exit code."""
-    if asks_for_help(arguments):
-        print(__doc__)
-        return 0
-    run, experiment, flags = run_first(arguments, "attend RUN SENTENCE")
+    return over_run("attend RUN SENTENCE", __doc__, _attend_of, arguments)
 
+
+def _attend_of(run: Path, experiment: Experiment) -> Callable[..., int]:
     def attend(
         sentence: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SENTENCE")],
         decoding: Annotated[DecodingConfig, tyro.conf.arg(name="")] = experiment.decoding,
@@ -51,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
         print(path)
         return 0
 
-    return call("attend RUN", attend, flags)
+    return attend
 
 
 def _check(layer: int, model: ModelConfig, path: Path) -> None:

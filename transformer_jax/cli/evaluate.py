@@ -6,13 +6,13 @@ transformer-jax evaluate RUN --help lists every option, with the values of the r
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from transformer_jax.cli.arguments import asks_for_help, call, run_first
+from transformer_jax.cli.arguments import over_run
 from transformer_jax.config import DataConfig, DecodingConfig, Experiment, TextFiles
 from transformer_jax.errors import InputError
 from transformer_jax.runs import RunFolder, check_digests
@@ -23,11 +23,10 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str]) -> int:
     """Evaluates; returns the exit code."""
-    if asks_for_help(arguments):
-        print(__doc__)
-        return 0
-    run, experiment, flags = run_first(arguments, "evaluate RUN")
+    return over_run("evaluate RUN", __doc__, _evaluate_of, arguments)
 
+
+def _evaluate_of(run: Path, experiment: Experiment) -> Callable[..., int]:
     def evaluate(
         decoding: Annotated[DecodingConfig, tyro.conf.arg(name="")] = experiment.decoding,
         split: Literal["validation", "test"] = "test",
@@ -36,6 +35,7 @@ def main(arguments: Sequence[str]) -> int:
         against: Path | None = None,
         data_dir: Annotated[str | None, tyro.conf.arg(name="data.dir")] = None,
         step: int | None = None,
+        devices: int = 1,
     ) -> int:
         """Loss, perplexity and scores of real translations; these are written into the run folder with their scores.
 
@@ -48,6 +48,7 @@ def main(arguments: Sequence[str]) -> int:
                 paired bootstrap.
             data_dir: the folder of the experiment's data, where it has moved.
             step: the checkpoint to evaluate; None is the best, or the newest where none was measured.
+            devices: that share the sentences; -1 is all there are.
         """
         folder = RunFolder(run)
         if source is not None and target is not None:
@@ -57,10 +58,10 @@ def main(arguments: Sequence[str]) -> int:
         else:
             raise InputError("--source and --target belong together: give both, or neither to evaluate a split")
         others = None if against is None else _others(against, len(pairs.targets))
-        _evaluate(folder, experiment, decoding, pairs, name, step, others)
+        _evaluate(folder, experiment, decoding, pairs, name, step, others, devices)
         return 0
 
-    return call("evaluate RUN", evaluate, flags)
+    return evaluate
 
 
 def _others(path: Path, count: int) -> list[str]:
@@ -107,6 +108,7 @@ def _evaluate(
     name: str,
     step: int | None,
     others: Sequence[str] | None,
+    devices: int,
 ) -> None:
     """Prints loss and scores, and writes translations and scores."""
     import jax
@@ -118,10 +120,11 @@ def _evaluate(
     from transformer_jax.training.step import batch_loss
     from transformer_jax.translation import Translator, load_tokenizers, read_parameters
 
-    mesh = sharding.make_mesh(sharding.ONE_DEVICE, jax.devices()[:1])
+    mesh = sharding.data_mesh(devices)
     tokenizers = load_tokenizers(folder)
     params, step = read_parameters(folder, experiment, mesh, step)
-    batches = Pipeline(pairs, tokenizers, experiment.batch, mesh, experiment.seed, folder.cache)
+    batch = dataclasses.replace(experiment.batch, rows=sharding.shared_rows(mesh, experiment.batch.rows))
+    batches = Pipeline(pairs, tokenizers, batch, mesh, experiment.seed, folder.cache)
     model = Transformer(experiment.model)
     eval_step = jax.jit(lambda params, batch: batch_loss(model, params, batch))
     losses = evaluation.loss_metrics(evaluation.evaluate_loss(eval_step, params, batches.one_epoch()), name)

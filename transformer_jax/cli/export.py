@@ -5,25 +5,24 @@
 transformer-jax export RUN --help lists every option, with the values of the run's experiment.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from transformer_jax.cli.arguments import asks_for_help, call, run_first
-from transformer_jax.config import DecodingConfig
+from transformer_jax.cli.arguments import over_run
+from transformer_jax.config import DecodingConfig, Experiment
 from transformer_jax.errors import InputError
 from transformer_jax.runs import RunFolder
 
 
 def main(arguments: Sequence[str]) -> int:
     """Exports; returns the exit code."""
-    if asks_for_help(arguments):
-        print(__doc__)
-        return 0
-    run, experiment, flags = run_first(arguments, "export RUN --output FOLDER")
+    return over_run("export RUN --output FOLDER", __doc__, _export_of, arguments)
 
+
+def _export_of(run: Path, experiment: Experiment) -> Callable[..., int]:
     def export(
         output: Path,
         decoding: Annotated[DecodingConfig, tyro.conf.arg(name="")] = experiment.decoding,
@@ -42,17 +41,16 @@ def main(arguments: Sequence[str]) -> int:
             raise InputError(f"--length {length}: a sentence has 2 tokens at least, its end included")
         if output.exists():
             raise InputError(f"--output {output}: stands there already; give a new folder")
-        import jax
 
         from transformer_jax import sharding
         from transformer_jax.export import export
         from transformer_jax.translation import load_tokenizers, read_parameters
 
         folder = RunFolder(run)
-        mesh = sharding.make_mesh(sharding.ONE_DEVICE, jax.devices()[:1])
+        mesh = sharding.data_mesh()
         params, step = read_parameters(folder, experiment, mesh, step)
         export(experiment.model, params, load_tokenizers(folder), output, decoding, length)
         print(f"{output}: checkpoint of step {step:,}, for sentences of up to {length} tokens")
         return 0
 
-    return call("export RUN", export, flags)
+    return export

@@ -8,12 +8,12 @@ transformer-jax plan FILE --help lists them with the values of the file.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from transformer_jax.cli.arguments import asks_for_help, call, file_first
+from transformer_jax.cli.arguments import over_file
 from transformer_jax.config import Experiment
 from transformer_jax.errors import FAILED_CHECK, InputError
 
@@ -27,11 +27,10 @@ _MIB, _GIB = 2**20, 2**30
 
 def main(arguments: Sequence[str]) -> int:
     """Plans; returns the exit code."""
-    if asks_for_help(arguments):
-        print(__doc__)
-        return 0
-    default, flags = file_first(arguments, "plan FILE [--topology TPU]")
+    return over_file("plan FILE [--topology TPU]", __doc__, _plan_of, arguments)
 
+
+def _plan_of(default: Experiment) -> Callable[..., int]:
     def plan(
         experiment: Annotated[Experiment, tyro.conf.arg(name="")] = default,
         topology: str | None = None,
@@ -48,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
         """
         return _plan(experiment, topology, memory, fit_batch)
 
-    return call("plan FILE", plan, flags)
+    return plan
 
 
 def _plan(experiment: Experiment, topology: str | None, memory: float | None, fit_batch: bool) -> int:

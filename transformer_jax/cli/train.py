@@ -6,23 +6,22 @@ Every field of the experiment is a flag, such as --model.dropout 0.2;
 transformer-jax train FILE --help lists them with the values of the file.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from transformer_jax.cli.arguments import asks_for_help, call, file_first
+from transformer_jax.cli.arguments import over_file
 from transformer_jax.config import Experiment
 
 
 def main(arguments: Sequence[str]) -> int:
     """Trains; returns the exit code."""
-    if asks_for_help(arguments):
-        print(__doc__)
-        return 0
-    default, flags = file_first(arguments, "train FILE --workdir DIR")
+    return over_file("train FILE --workdir DIR", __doc__, _train_of, arguments)
 
+
+def _train_of(default: Experiment) -> Callable[..., int]:
     def train(workdir: Path, experiment: Annotated[Experiment, tyro.conf.arg(name="")] = default) -> int:
         """Trains an experiment in a run folder, or goes on where that folder stands.
 
@@ -34,4 +33,4 @@ def main(arguments: Sequence[str]) -> int:
 
         return loop.train(experiment, workdir)
 
-    return call("train FILE", train, flags)
+    return train

@@ -9,16 +9,17 @@ import contextlib
 import io
 import itertools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import tyro
 from tqdm import tqdm
 
-from transformer_jax.cli.arguments import asks_for_help, call, run_first
+from transformer_jax.cli.arguments import over_run
+from transformer_jax.cli.members import Members
 from transformer_jax.cli.writer import Files, Wishes, Writer
-from transformer_jax.config import DecodingConfig, ModelConfig
+from transformer_jax.config import DecodingConfig, Experiment, ModelConfig
 from transformer_jax.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,18 +28,16 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str]) -> int:
     """Translates; returns the exit code."""
-    if asks_for_help(arguments):
-        print(__doc__)
-        return 0
-    run, experiment, flags = run_first(arguments, "translate RUN")
+    return over_run("translate RUN", __doc__, _translate_of, arguments)
 
+
+def _translate_of(run: Path, experiment: Experiment) -> Callable[..., int]:
     def translate(
         files: Annotated[Files, tyro.conf.arg(name="")],
         wishes: Annotated[Wishes, tyro.conf.arg(name="")],
+        members: Annotated[Members, tyro.conf.arg(name="")],
         decoding: Annotated[DecodingConfig, tyro.conf.arg(name="")] = experiment.decoding,
-        ensemble: tuple[Path, ...] = (),
-        weights: tuple[float, ...] | None = None,
-        step: int | None = None,
+        draft: Path | None = None,
         warmup: bool = False,
     ) -> int:
         """Translates lines; n lines in, n lines out. With --nbest N, N lines each: number ||| text ||| score ||| log p.
@@ -46,25 +45,23 @@ def main(arguments: Sequence[str]) -> int:
         Args:
             files: what is read and written.
             wishes: what is written of each line.
+            members: the models.
             decoding: how to translate.
-            ensemble: run folders of other models whose probabilities are averaged with this one's.
-            weights: of the models of an ensemble, this one's first.
-            step: the checkpoint to translate with; None is the best, or the newest where none was measured.
+            draft: run folder of a smaller model of the same vocabulary that says --guesses tokens ahead: with --beam 1,
+                the same translations in fewer steps.
             warmup: compile for every length before the first line is read.
         """
         _check(wishes, files, decoding, experiment.model)
-        if weights is not None and not ensemble:
-            raise InputError("--weights are those of an ensemble: --ensemble RUN2 names its other models")
-        from transformer_jax.translation import Translator
-
-        translator = Translator.from_run([run, *ensemble], step=step, decoding=decoding, weights=weights)
+        if draft is not None:
+            _check_draft(files, decoding)
+        translator = members.translator(run, decoding, draft=draft, vocabulary=_words(files.vocabulary))
         if warmup:
-            translator.warm_up()
+            translator.warm_up(wishes.forbid)
         with contextlib.ExitStack() as stack:
             translate_lines(translator, files, wishes, stack)
         return 0
 
-    return call("translate RUN", translate, flags)
+    return translate
 
 
 def _check(wishes: Wishes, files: Files, decoding: DecodingConfig, model: ModelConfig) -> None:
@@ -78,6 +75,19 @@ def _check(wishes: Wishes, files: Files, decoding: DecodingConfig, model: ModelC
         raise InputError(f"--align-head {head}: a layer has the heads 1 to {model.num_heads}")
     if wishes.mbr is not None and decoding.nbest < 2:
         raise InputError(f"--mbr {wishes.mbr} chooses among several: --nbest says how many")
+
+
+def _check_draft(files: Files, decoding: DecodingConfig) -> None:
+    if decoding.beam > 1 or decoding.sampling:
+        raise InputError("--draft helps a beam of one alone: --beam 1, without --sampling")
+    if files.constraints_file is not None:
+        raise InputError("--draft: phrases of a --constraints-file take a beam search; leave one of the two out")
+
+
+def _words(path: Path | None) -> list[str] | None:
+    from transformer_jax.translation.lines import all_lines
+
+    return None if path is None else all_lines(path)
 
 
 def translate_lines(translator: "Translator", files: Files, wishes: Wishes, stack: contextlib.ExitStack) -> None:

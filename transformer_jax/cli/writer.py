@@ -27,6 +27,7 @@ class Files:
     invalid: Literal["error", "replace"] = "error"  # bytes that are no UTF-8: stop there, or U+FFFD in their place
     prefix_file: Path | None = None  # what each translation begins with, a line each
     constraints_file: Path | None = None  # words and phrases that must stand in each, a line each, tabs between them
+    vocabulary: Path | None = None  # words, a line each, whose pieces alone translations are made of
     alignments: Path | None = None  # where word alignments go, a line each: source-translation, counted from 0
     suspicious: Path | None = None  # where lines go that look wrong: number, reasons, line, translation, tabs between
 

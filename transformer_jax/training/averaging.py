@@ -65,7 +65,7 @@ def average(
         for folder, experiment in zip(folders, experiments, strict=True)
         for step in _chosen_steps(folder, experiment, by, count)
     ]
-    mesh = sharding.make_mesh(sharding.ONE_DEVICE, jax.devices()[:1])
+    mesh = sharding.data_mesh()
     mean = mean_of(read_parameters(RunFolder(member.run), experiments[0], mesh, member.step)[0] for member in members)
     provenance: dict[str, object] = {
         "version": transformer_jax.__version__,

@@ -24,9 +24,11 @@ class Joiner:
     """Joins outputs to translations, with warnings of what the user should know."""
 
     def __init__(self, target: Tokenizer, longest: int) -> None:
-        """Args:
-        target: the tokenizer of translations.
-        longest: source tokens translated at once.
+        """A joiner.
+
+        Args:
+            target: the tokenizer of translations.
+            longest: source tokens translated at once.
         """
         self._target, self._longest = target, longest
 

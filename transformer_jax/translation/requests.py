@@ -12,9 +12,11 @@ class Requests:
     """Makes requests of lines, with what their translations must and must not contain in ids."""
 
     def __init__(self, target: Tokenizer, positions: int) -> None:
-        """Args:
-        target: the tokenizer of translations.
-        positions: tokens of one at most.
+        """A maker of requests.
+
+        Args:
+            target: the tokenizer of translations.
+            positions: tokens of one at most.
         """
         self._target, self._positions = target, positions
         self._known_spellings: dict[str, list[list[int]]] = {}

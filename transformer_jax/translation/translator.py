@@ -79,7 +79,7 @@ class Translator:
         self.tokenizers = tokenizers
         drafts = [] if draft is None else [draft]
         _check_sizes(tokenizers, [*configs, *(config for config, _ in drafts)])
-        mesh = mesh or sharding.make_mesh(sharding.ONE_DEVICE, jax.devices()[:1])
+        mesh = mesh or sharding.data_mesh()
         ensemble = Ensemble([Transformer(config) for config in configs], weights, mean)
         for config, _ in drafts:
             ensemble = ensemble.with_draft(Transformer(config), self.decoding.guesses)
@@ -126,7 +126,7 @@ class Translator:
             InputError: when a folder is no run, has no intact checkpoint or no tokenizer, or not that of the first.
         """
         paths = [path] if isinstance(path, str | Path) else list(path)
-        mesh = mesh or sharding.make_mesh(sharding.ONE_DEVICE, jax.devices()[:1])
+        mesh = mesh or sharding.data_mesh()
         steps = step if isinstance(step, Sequence) else [step]
         open_run(paths[0])  # which says so where it is none
         tokenizers = load_tokenizers(RunFolder(paths[0]))
