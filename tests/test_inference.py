@@ -81,12 +81,27 @@ def reference(model, sentence, width, prompt=()):
     return max(finished)[1]
 
 
-@pytest.mark.parametrize("width", [2, 5])
-def test_a_cache_changes_nothing_whatever_the_width(model, width):
+def check(model, width):
     found = model.search(BeamSearch(width, ALPHA))
     for sentence in range(3):
         tokens = found.tokens[sentence, 0, : found.lengths[sentence, 0]].tolist()
         assert tuple(tokens) == reference(model, sentence, width)
+
+
+@pytest.mark.parametrize("width", [2, 5, *(pytest.param(width, marks=pytest.mark.slow) for width in (1, 3, 4))])
+def test_a_cache_changes_nothing_whatever_the_width(model, width):
+    check(model, width)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("positions", ["interleaved", "halves", "authors", "learned"])
+@pytest.mark.parametrize("norm", ["post", "pre"])
+@pytest.mark.parametrize("encoder_layers", [0, 1])
+def test_a_cache_changes_nothing_whatever_the_parts(encoder_layers, norm, positions):
+    config = replace(BOTH, encoder_layers=encoder_layers, norm=norm, positions=positions, max_positions=11)
+    model = Model(config)
+    for width in (1, 3):
+        check(model, width)
 
 
 def test_a_prompt_is_a_prefix(model):

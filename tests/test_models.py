@@ -114,6 +114,8 @@ CACHED = {
     "pre-learned-none-gated": replace(PRE, positions="learned", share_embeddings="none", gated=True),
     "decoder-only": DECODER_ONLY,
 }
+OTHERS = [replace(PRE, positions="interleaved"), replace(CONFIG, positions="halves"), replace(PRE, positions="authors")]
+OTHERS += [replace(CONFIG, positions="learned")]
 SENTENCES, BEAMS, LENGTH = 2, 3, 5
 SEGMENTS = jnp.array([[1, 1, 1, 0], [1, 1, 1, 1]])  # the first source is shorter
 
@@ -146,21 +148,31 @@ class Cached:
         return compiled(self.config, "step", return_attention=True)(self.stepping, tokens, cache)
 
 
+def prefixes_are_those_of_full_decoding(cached, chunks):
+    logits, _ = cached.full(cached.tokens)
+    cache, start = cached.start(), 0
+    for length in chunks:
+        step_logits, cache, _ = cached.step(cached.tokens[:, start : start + length], cache)
+        np.testing.assert_allclose(step_logits, logits[:, start : start + length], atol=1e-4)
+        start += length
+    np.testing.assert_array_equal(cache.lengths, [LENGTH] * 6)
+
+
 @pytest.fixture(scope="module", params=CACHED)
 def cached(request):
     return Cached(CACHED[request.param])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("config", OTHERS, ids=lambda config: f"{config.norm}-{config.positions}")
+def test_the_other_pairs_of_norm_and_positions(config):
+    prefixes_are_those_of_full_decoding(Cached(config), [1, 3, 1])
+
+
 class TestCachedDecoding:
     @pytest.mark.parametrize("chunks", [[1, 1, 1, 1, 1], [5], [1, 3, 1]], ids=str)
     def test_it_is_full_decoding_whatever_the_chunks(self, cached, chunks):
-        logits, _ = cached.full(cached.tokens)
-        cache, start = cached.start(), 0
-        for length in chunks:
-            step_logits, cache, _ = cached.step(cached.tokens[:, start : start + length], cache)
-            np.testing.assert_allclose(step_logits, logits[:, start : start + length], atol=1e-4)
-            start += length
-        np.testing.assert_array_equal(cache.lengths, [LENGTH] * 6)
+        prefixes_are_those_of_full_decoding(cached, chunks)
 
     def test_rows_may_hold_different_lengths(self, cached):
         logits, _ = cached.full(cached.tokens)
