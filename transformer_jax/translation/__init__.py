@@ -1,7 +1,7 @@
 """Translation: strings in, strings out."""
 
 from transformer_jax.translation.forcing import AttendedSentence, PairScore
-from transformer_jax.translation.loading import load_tokenizers, read_parameters
+from transformer_jax.translation.loading import load_member, load_tokenizers, read_parameters
 from transformer_jax.translation.results import Hypothesis, Line, Part, Translation
 from transformer_jax.translation.settings import settings_of, strategy_of
 from transformer_jax.translation.translator import Translator
@@ -14,6 +14,7 @@ __all__ = [
     "Part",
     "Translation",
     "Translator",
+    "load_member",
     "load_tokenizers",
     "read_parameters",
     "settings_of",
