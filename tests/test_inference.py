@@ -16,7 +16,7 @@ PAD, EOS, LIMIT = 0, 1, 7
 BOTH = ModelConfig(
     encoder_layers=1, decoder_layers=2, width=10, num_heads=5, ffn_width=14, vocab_size=13, output_bias=True
 )
-DECODER = replace(BOTH, encoder_layers=0, norm="pre", positions="learned", max_positions=11)
+DECODER = replace(BOTH, encoder_layers=0, norm="pre", positions="learned", max_positions=8)
 SOURCE = np.array([[5, 7, 9, EOS, PAD], [4, EOS, PAD, PAD, PAD], [3, 3, 12, 11, EOS]], np.int32)
 LIMITS = np.array([7, 4, 6], np.int32)
 ALPHA = 0.6
@@ -98,7 +98,7 @@ def test_a_cache_changes_nothing_whatever_the_width(model, width):
 @pytest.mark.parametrize("norm", ["post", "pre"])
 @pytest.mark.parametrize("encoder_layers", [0, 1])
 def test_a_cache_changes_nothing_whatever_the_parts(encoder_layers, norm, positions):
-    config = replace(BOTH, encoder_layers=encoder_layers, norm=norm, positions=positions, max_positions=11)
+    config = replace(BOTH, encoder_layers=encoder_layers, norm=norm, positions=positions, max_positions=8)
     model = Model(config)
     for width in (1, 3):
         check(model, width)
@@ -122,12 +122,12 @@ def test_a_prompt_is_a_prefix(model):
 def test_speculative_decoding_is_greedy(model, guesses, same):
     expected = model.search(Greedy())
     draft_params = model.decoding if same else decoding_parameters(parameters(model.model.config, seed=3))
-    capacity = LIMIT + guesses
 
     @jax.jit
     def run(params, draft_params):
         caches = [
-            start_cache(model.model, own, model.source, rows=3, capacity=capacity) for own in (params, draft_params)
+            start_cache(model.model, own, model.source, rows=3, capacity=LIMIT, ahead=guesses)
+            for own in (params, draft_params)
         ]
         large, draft = (step_model(model.model, own, EOS) for own in (params, draft_params))
         strategy = SpeculativeGreedy(draft, guesses)

@@ -49,11 +49,14 @@ def export(
         platforms: what the programs are for.
 
     Raises:
-        InputError: on sampling, whose draws are not exported, a length beyond learned positions, and when something
-            cannot be written.
+        InputError: on sampling, whose draws are not exported, a model without an encoder or a decoder, a length beyond
+            learned positions, and when something cannot be written.
     """
     if decoding.sampling:
         raise InputError("sampling=True: what is exported draws nothing; leave it out")
+    if not model.encoder_layers or not model.decoder_layers:
+        layers = f"encoder_layers={model.encoder_layers} and decoder_layers={model.decoder_layers}"
+        raise InputError(f"{layers}: what is exported has both")
     if model.positions == "learned" and length > model.max_positions:
         raise InputError(f"length={length}: the model has max_positions={model.max_positions}")
     folder.mkdir(parents=True, exist_ok=True)

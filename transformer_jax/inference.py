@@ -27,7 +27,13 @@ def step_model(model: Transformer, params: Parameters, eos_id: int = 1) -> StepM
 
 
 def start_cache(
-    model: Transformer, params: Parameters, source: Int[Array, "B S"] | None, *, rows: Size, capacity: int
+    model: Transformer,
+    params: Parameters,
+    source: Int[Array, "B S"] | None,
+    *,
+    rows: Size,
+    capacity: int,
+    ahead: int = 0,
 ) -> Cache:
     """An empty cache over the encoded source, for `rows` hypotheses of up to `capacity` tokens.
 
@@ -37,12 +43,13 @@ def start_cache(
         source: ids, padded; None for a model without an encoder.
         rows: a multiple of B; those of a sentence lie side by side.
         capacity: tokens of each.
+        ahead: more tokens, which are read ahead and forgotten, as in speculative decoding.
     """
     if source is None:
-        return apply(model, params, None, None, rows=rows, capacity=capacity, method="start_cache")
+        return apply(model, params, None, None, rows=rows, capacity=capacity, ahead=ahead, method="start_cache")
     segments = (source != model.config.pad_id).astype(jnp.int32)
     memory, _ = apply(model, params, source, segments, method="encode")
-    return apply(model, params, memory, segments, rows=rows, capacity=capacity, method="start_cache")
+    return apply(model, params, memory, segments, rows=rows, capacity=capacity, ahead=ahead, method="start_cache")
 
 
 def read_target(

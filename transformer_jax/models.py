@@ -264,17 +264,25 @@ class Transformer(nn.Module):
         *,
         rows: Size,
         capacity: int,
+        ahead: int = 0,
     ) -> Cache:
-        """An empty cache for `step`: `rows` hypotheses, side by side for each sentence, of up to `capacity` tokens."""
+        """An empty cache for `step`: `rows` hypotheses, side by side for each sentence, of up to `capacity` tokens.
+
+        There is room for so many more that are read `ahead`, and will be forgotten. Where positions are learned, those
+        beyond the table have the last one.
+        """
+        if self.config.positions == "learned" and capacity > self.config.max_positions:
+            raise ValueError(f"a cache of {capacity} positions, but max_positions={self.config.max_positions}")
         mask = None if memory_segments is None else (memory_segments > 0)[:, None, None]
-        return self.decoder.start_cache(memory, mask, rows, capacity)
+        return self.decoder.start_cache(memory, mask, rows, capacity + ahead)
 
     def step(
         self, tokens: Int[Array, "R T"], cache: Cache, *, return_attention: bool = False
     ) -> tuple[Float[Array, "R T V"], Cache, DecoderAttention | None]:
         """`decode` for the next T tokens of each row of a cache; parameters as `decoding_parameters` gives them."""
         positions = cache.lengths[:, None] + jnp.arange(tokens.shape[1])[None]
-        x = self.target_positions(self._embed_target(tokens), positions, cache.capacity)
+        rows = min(cache.capacity, self.config.max_positions) if self.config.positions == "learned" else cache.capacity
+        x = self.target_positions(self._embed_target(tokens), jnp.minimum(positions, rows - 1), rows)
         x, cache, weights = self.decoder.step(x, positions, cache, return_attention)
         return self._logits(x), cache, weights
 

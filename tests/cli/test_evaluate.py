@@ -23,7 +23,7 @@ def evaluated(run, name):
     return json.loads((folder / f"{name}.json").read_text()), (folder / f"{name}.txt").read_text().splitlines()
 
 
-@pytest.mark.parametrize("devices", ["1", "3"])
+@pytest.mark.parametrize("devices", ["3", pytest.param("1", marks=pytest.mark.slow)])
 def test_a_split(run, devices, capsys):
     """On three devices, which cannot share five rows evenly, too."""
     assert main(["evaluate", str(run), "--split", "validation", "--step", "2", "--devices", devices]) == 0

@@ -6,6 +6,7 @@ import io
 import subprocess
 from unittest.mock import Mock
 
+import numpy as np
 import pytest
 
 from transformer_jax.cli.main import main
@@ -77,20 +78,24 @@ def test_what_is_no_utf8_is_named_behind_what_came_before(piped, trained, asked)
     assert piped(["translate", trained, "--invalid", "replace"], b"a\xff\n") == (0, "\ufffda\n".encode(), [])
 
 
-def test_flags(piped, trained, asked):
+def test_flags(piped, trained, asked, tmp_path):
     usual = open_run(trained).decoding
     assert (usual.beam, usual.length_penalty, usual.batch_size) == (2, 0.6, 64)
+    (tmp_path / "words").write_text("a\nb c\n")
     piped(["translate", trained], b"")
-    piped("translate RUN --step 2 --beam 3 --length-penalty 0 --batch-size 7".replace("RUN", str(trained)).split(), b"")
+    flags = "--step 2 3 --ensemble RUN --weights 1 2 3 4 --mean log_probabilities --devices 3 --draft RUN --beam 1 "
+    flags += f"--length-penalty 0 --batch-size 7 --guesses 2 --vocabulary {tmp_path / 'words'}"
+    piped(["translate", trained, *flags.replace("RUN", str(trained)).split()], b"")
     (first, unflagged), (second, flagged) = asked
-    assert (first, second) == ([trained], [trained])
-    assert unflagged.pop("mesh").size == 1
+    assert (first, second) == ([trained], [trained, trained])
+    assert (unflagged.pop("mesh").size, flagged.pop("mesh").size) == (1, 3)
     alone = {"weights": None, "mean": "probabilities"}
     assert unflagged == {"step": None, "decoding": usual, "draft": None, "vocabulary": None, **alone}
-    assert flagged["step"] == (2,)
-    decoding = flagged["decoding"]
-    assert (decoding.beam, decoding.length_penalty, decoding.batch_size) == (3, 0.0, 7)
+    decoding = flagged.pop("decoding")
+    assert (decoding.beam, decoding.length_penalty, decoding.batch_size, decoding.guesses) == (1, 0.0, 7, 2)
     assert decoding.extra_length == usual.extra_length == 5
+    together = {"weights": (1.0, 2.0, 3.0, 4.0), "mean": "log_probabilities"}
+    assert flagged == {"step": (2, 3), "draft": trained, "vocabulary": ["a", "b c"], **together}
 
 
 def test_mistakes(refused, trained, tmp_path, monkeypatch):
@@ -286,6 +291,7 @@ class TestResume:
                 f"--output {output}: stands there already; --resume goes on with it, or take it away",
             ),
             (["--output", output, "--resume"], "has 5 translations, but standard input only 1 lines"),
+            (["--output", output, "--resume", "--nbest", "2"], "was not written as lists of --nbest 2"),
         ):
             code, out, (error,) = piped(["translate", trained, *flags], b"abc\n")
             assert (code, out) == (2, b"")
@@ -309,24 +315,58 @@ def test_a_prefix_or_phrases_for_each_line(piped, trained, tmp_path):
 
 
 def test_models_that_work_together(piped, trained, tmp_path):
-    """The checkpoint of step 2 is nothing but zeros: the mean of its log-probabilities and others ranks as the others.
+    """The checkpoint of step 2 is nothing but zeros: beside it every translation is less probable."""
+    greedy = ["translate", trained, "--beam", "1", "--min-length", "4", "--no-repeated-ngram", "1", "--scores"]
 
-    Of a beam of one; a draft model and other devices change nothing either.
-    """
+    def translated(*flags):
+        code, out, _ = piped([*greedy, *flags], TEXT)
+        assert code == 0
+        rows = [line.split("\t") for line in out.decode().splitlines()]
+        return [float(row[0]) for row in rows], [row[1] for row in rows]
+
+    scores, texts = translated("--step", "3")
+    for flags in (["--draft", trained, "--guesses", "2"], ["--devices", "-1"], ["--ensemble", trained]):
+        found, same = translated(*flags)
+        assert same == texts
+        np.testing.assert_allclose(found, scores, atol=1e-4)
+    arithmetic, same = translated("--step", "2", "3", "--weights", "1", "2")
+    geometric, likewise = translated("--step", "2", "3", "--weights", "1", "2", "--mean", "log_probabilities")
+    assert same == likewise == texts
+    for line, plain in enumerate(scores):
+        if plain:
+            assert arithmetic[line] < plain
+            assert abs(arithmetic[line] - geometric[line]) > 1e-4
+
+
+def test_a_vocabulary(piped, trained, tmp_path):
     (tmp_path / "words").write_text("a\nb\n")
-    greedy = ["translate", trained, "--beam", "1", "--min-length", "4", "--no-repeated-ngram", "1"]
-    code, expected, warnings = piped([*greedy, "--step", "3"], TEXT)
+    code, out, _ = piped(["translate", trained, "--min-length", "3", "--vocabulary", tmp_path / "words"], TEXT)
     assert code == 0
-    assert len(expected.split()) > 12
-    for flags in (
-        ["--step", "2", "3", "--mean", "log_probabilities", "--weights", "1", "2"],
-        ["--ensemble", trained, "--weights", "1", "3", "--devices", "2"],
-        ["--draft", trained, "--guesses", "2", "--devices", "-1"],
+    assert set("".join(out.decode().split())) <= set("ab")
+    assert len(out.split()) > 4
+
+
+def test_closed_streams_are_one_line(spawn, command, trained):
+    for closed, message in (("<&-", "standard input is closed: --input FILE"), (">&-", "standard output is closed")):
+        shell = f'exec "$@" {closed}'
+        process = spawn(["bash", "-c", shell, "bash", *command, "translate", str(trained)], stdin=subprocess.DEVNULL)
+        _, error = process.communicate()
+        assert process.returncode == 2
+        assert error.startswith(f"error: {message}")
+        assert error.count("\n") == 1
+
+
+def test_what_comes_before_a_mistake_is_written(piped, trained, tmp_path):
+    (tmp_path / "phrases").write_text("\n\n?\n")
+    (tmp_path / "prefixes").write_text("\n\n")
+    expected = piped(["translate", trained], b"abc\nd d\n")[1]
+    for flag, name, message in (
+        ("--constraints-file", "phrases", "line 3: '?' cannot be written"),
+        ("--prefix-file", "prefixes", "too few lines: there are more to translate"),
     ):
-        assert piped([*greedy, *flags], TEXT) == (0, expected, warnings), flags
-    code, out, _ = piped([*greedy, "--vocabulary", tmp_path / "words"], TEXT)
-    assert code == 0
-    assert set(out.decode()) <= set("ab \n")
+        code, out, errors = piped(["translate", trained, flag, tmp_path / name], b"abc\nd d\nabc\nd\n")
+        assert (code, out) == (2, expected)
+        assert message in errors[-1]
 
 
 def test_to_a_device(piped, trained):

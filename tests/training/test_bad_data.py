@@ -154,6 +154,7 @@ def test_the_command_line_tells_it_in_one_line_and_by_its_code(experiment, tmp_p
     assert capfd.readouterr().err.splitlines()[-1].startswith("error: step 2: 2 bad steps in a row")
 
 
+@pytest.mark.slow
 def test_a_corrupted_batch_is_a_spike_and_clean_data_never_is(experiment, tmp_path, monkeypatch, capfd):
     """A thousand clean steps without an alarm; then one batch of nothing but unknown pieces."""
     many_steps = replace(
@@ -172,6 +173,7 @@ def test_a_corrupted_batch_is_a_spike_and_clean_data_never_is(experiment, tmp_pa
     assert sum(line["train/skipped_steps"] for line in logged) == 0
 
 
+@pytest.mark.slow
 def test_a_run_whose_schedule_has_changed_goes_back_to_what_there_is(experiment, tmp_path, monkeypatch, capfd):
     """Checkpoints at 4 and 6, of which the new schedule knows none: better than to start from the beginning."""
     Spoiled(monkeypatch, nan=[6, 7])

@@ -93,7 +93,9 @@ def run(shape):
     return first, jax.device_get(state.params), np.stack(told)
 
 
-@pytest.mark.parametrize("shape", SPLIT, ids=str)
+@pytest.mark.parametrize(
+    "shape", [*SPLIT[-2:], *(pytest.param(s, marks=pytest.mark.slow) for s in SPLIT[:-2])], ids=str
+)
 def test_the_first_state_is_the_same_to_the_bit(shape):
     jax.tree.map(np.testing.assert_array_equal, run(shape)[0], run(ONE)[0])
 

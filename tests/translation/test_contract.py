@@ -194,20 +194,23 @@ def test_lines_that_arrive_one_by_one_come_out_the_same(small):
     assert [translation.text for translation in slowly()] == small.translate(SENTENCES)
 
 
-def test_few_programs(tokenizers):
-    """500 lines of all lengths, and a few: nothing is compiled that warming up did not."""
+@pytest.mark.parametrize("batch_size", [8, pytest.param(1, marks=pytest.mark.slow)])
+def test_few_programs(tokenizers, batch_size):
+    """500 lines of all lengths, and a few: nothing is compiled that warming up did not, for two shapes."""
     random = np.random.default_rng(7)
     sentences = [" ".join(random.choice(list("abcde"), random.integers(0, 30))) for _ in range(500)]
-    fresh = Translator(MODEL, parameters(), tokenizers, DecodingConfig(beam=1, batch_size=8, longest=32))
+    fresh = Translator(MODEL, parameters(), tokenizers, DecodingConfig(beam=1, batch_size=batch_size, longest=32))
     compiled = []
 
     def count(event, duration, **_):
         if event == "/jax/core/compile/backend_compile_duration":
             compiled.append(event)
 
-    fresh.warm_up()
     jax.monitoring.register_event_duration_secs_listener(count)
     try:
+        fresh.warm_up()
+        assert 6 <= len(compiled) <= 24
+        compiled.clear()
         fresh.translate(sentences)
         fresh.translate(sentences[::7])
     finally:

@@ -80,7 +80,8 @@ def test_a_draw_hangs_on_its_line_alone(translator):
     assert [[h.text for h in translation.hypotheses] for translation in other.stream(lines)] != texts
 
 
-@pytest.mark.parametrize("fields", [{"beam": 4}, pytest.param({"sampling": True}, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("fields", [{"beam": 4}, {"sampling": True}])
 def test_constraints_hold_in_the_text(translator, fields):
     usual = translator(batch_size=4, **fields)
     plain = usual.translate(SENTENCES)
@@ -160,15 +161,20 @@ def test_a_draft_model_changes_nothing(translator, tokenizers):
         list(drafted.stream([Line("abc", required=["A"])]))
 
 
-def test_a_draft_model_needs_positions_too(tokenizers):
+@pytest.mark.slow
+def test_a_draft_model_reads_beyond_the_table_of_positions(tokenizers):
     learned, params = replace(MODEL, positions="learned", max_positions=13), parameters()
     params = {**params, **init_parameters(learned, jax.random.key(1))}
     text, decoding = "bad cab bead ace d", DecodingConfig(beam=1, guesses=3)
+    alone = Translator(learned, params, tokenizers, decoding)
     drafted = Translator(learned, params, tokenizers, decoding, draft=(learned, params))
     assert 10 < len(tokenizers.source.encode([text])[0]) + 1 <= 13
-    (translation,) = drafted.stream([Line(text)])
-    assert len(translation.hypotheses[0].parts) == 2
-    assert translation.hypotheses[0].log_prob > -np.inf
+    (expected,), (found,) = alone.stream([Line(text)]), drafted.stream([Line(text)])
+    assert len(found.hypotheses[0].parts) == 1
+    assert found.hypotheses[0].parts[0].target == expected.hypotheses[0].parts[0].target
+    shorter = (replace(learned, max_positions=12), params)
+    with pytest.raises(InputError, match="the draft model has max_positions=12, fewer than the model it helps"):
+        Translator(learned, params, tokenizers, decoding, draft=shorter)
 
 
 def test_a_vocabulary(translator, tokenizers):
@@ -181,6 +187,8 @@ def test_a_vocabulary(translator, tokenizers):
         assert {token for part in translation.hypotheses[0].parts for token in part.target} <= allowed
     with pytest.raises(InputError, match="'xyz' cannot be written with the pieces of the vocabulary"):
         Translator(MODEL, parameters(), tokenizers, decoding, vocabulary=["A", "xyz"])
+    with pytest.raises(InputError, match="the vocabulary has no words"):
+        Translator(MODEL, parameters(), tokenizers, decoding, vocabulary=[" "])
 
 
 def test_alignments_are_where_attention_is_greatest(three_best, lists):
@@ -243,13 +251,11 @@ def test_what_cannot_be_is_named(tokenizers, line, message):
 
 def test_what_nothing_satisfies_is_said(translator):
     usual = translator(batch_size=4)
-    ids = usual.tokenizers.target
     everything = ["A", "B", "C", "D", "E"]
     (translation,) = usual.stream([Line("abc", prefix="A", forbidden=everything)])
     assert translation.hypotheses == ()
     assert translation.text == ""
     assert translation.warnings == ("no translation satisfies its constraints, or the model's numbers are not finite",)
-    assert ids.spellings("xyz") == []
 
 
 @pytest.mark.slow
@@ -290,3 +296,37 @@ def test_parts_of_a_line_draw_differently(translator):
     targets = [tuple(part.target) for part in translation.hypotheses[0].parts]
     assert len(targets) > 2
     assert len(set(targets)) > 1
+
+
+def test_scores_and_soft_alignments_of_what_was_decoded(three_best, lists):
+    hypotheses = [hypothesis for translation in lists[:2] for hypothesis in translation.hypotheses]
+    weights = three_best.soft_align(hypotheses, layer=0, head=2)
+    for hypothesis, scored, own in zip(hypotheses, three_best.score_hypotheses(hypotheses), weights, strict=True):
+        assert sum(part.log_prob for part in scored) == pytest.approx(hypothesis.log_prob, abs=1e-4)
+        for part, score, rows in zip(hypothesis.parts, scored, own, strict=True):
+            assert score.pieces == three_best.tokenizers.target.pieces(part.target)
+            assert rows.shape == (len(part.target), len(part.source))
+            np.testing.assert_allclose(rows.sum(axis=1), 1.0, atol=1e-5)
+
+
+def test_mistakes_of_callers(tokenizers, translator):
+    config, two = DecodingConfig(beam=2), [parameters(), parameters(seed=3)]
+    for models, params in (([], []), ([MODEL, MODEL], two[:1])):
+        with pytest.raises(InputError, match="as many, and at least one"):
+            Translator(models, params, tokenizers, config)
+    with pytest.raises(InputError, match="encoder_layers=0 and decoder_layers=2: a translator needs both"):
+        Translator(replace(MODEL, encoder_layers=0), parameters(), tokenizers, config)
+    with pytest.raises(InputError, match="an ensemble has the parameters of several models"):
+        Translator([MODEL, MODEL], two, tokenizers, config).with_parameters(two[0])
+    for nothing in ({"path": []}, {"path": "run", "step": ()}):
+        with pytest.raises(InputError, match="no run or no step is named"):
+            Translator.from_run(**nothing)
+    with pytest.raises(InputError, match=r"text 2: .* is no text: half of a surrogate pair"):
+        translator(batch_size=4).translate(["abc", "\ud800"])
+
+
+def test_the_warnings_are_those_of_the_hypotheses_that_stay(translator):
+    (translation,) = translator(batch_size=4, beam=3, nbest=3, min_length=50).stream([Line("abc")])
+    assert all(hypothesis.warnings for hypothesis in translation.hypotheses)
+    assert len(translation.warnings) == len(set(translation.warnings)) >= 1
+    assert replace(translation, hypotheses=()).warnings == ()

@@ -44,7 +44,7 @@ def test_the_sentences_of_these_tests_differ_as_they_should(tokenizers, one_by_o
     assert len({len(output) for output in one_by_one}) > 5
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 7])
+@pytest.mark.parametrize("batch_size", [1, 7, pytest.param(3, marks=pytest.mark.slow)])
 def test_batches_change_nothing(translator, sentences, one_by_one, batch_size):
     together = translator(batch_size=batch_size)
     assert together.translate(sentences) == one_by_one
@@ -99,7 +99,7 @@ def reference_search(tokenizers, sentence, width):
     return [token for token in max(finished)[1] if token != EOS_ID]
 
 
-@pytest.mark.parametrize("beam", [1, MOST_BEAMS])
+@pytest.mark.parametrize("beam", [pytest.param(1, marks=pytest.mark.slow), MOST_BEAMS])
 def test_the_output_is_that_of_plain_search_without_a_cache(tokenizers, translator, beam):
     chosen = ["abc ace", "bad abc", "cab abc", "abc bad"]
     assert len({len(source_ids(tokenizers, sentence)) for sentence in chosen}) == 1  # one shape, quickly compiled

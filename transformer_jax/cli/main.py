@@ -35,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _keep_compiled()
     try:
         code = _run(sys.argv[1:] if arguments is None else arguments)
-        sys.stdout.flush()  # here, where a broken pipe is still handled
+        if sys.stdout is not None:  # it may be closed
+            sys.stdout.flush()  # here, where a broken pipe is still handled
         return code
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -49,7 +49,7 @@ def _score_of(run: Path, experiment: Experiment) -> Callable[..., int]:
         translator = members.translator(run, decoding)
         pairs = list(zip(*sides, strict=True))
         for start in range(0, len(pairs), _AT_ONCE):
-            for scored in translator.score(pairs[start : start + _AT_ONCE]):
+            for scored in translator.score(pairs[start : start + _AT_ONCE], first=start):
                 shown = [f"{piece} {value:.6f}" for piece, value in zip(scored.pieces, scored.log_probs, strict=True)]
                 print("\t".join([f"{scored.log_prob:.6f}", *(shown if tokens else [])]))
         return 0

@@ -49,8 +49,9 @@ def _translate_of(run: Path, experiment: Experiment) -> Callable[..., int]:
             decoding: how to translate.
             draft: run folder of a smaller model of the same vocabulary that says --guesses tokens ahead: with --beam 1,
                 the same translations in fewer steps.
-            warmup: compile for every length before the first line is read.
+            warmup: compile for every length before the first line is read, but for prefixes, phrases and alignments.
         """
+        _check_streams(files)
         _check(wishes, files, decoding, experiment.model)
         if draft is not None:
             _check_draft(files, decoding)
@@ -62,6 +63,13 @@ def _translate_of(run: Path, experiment: Experiment) -> Callable[..., int]:
         return 0
 
     return translate
+
+
+def _check_streams(files: Files) -> None:
+    if files.input is None and sys.stdin is None:
+        raise InputError("standard input is closed: --input FILE says what to translate")
+    if files.output is None and sys.stdout is None:
+        raise InputError("standard output is closed: --output FILE says where translations go")
 
 
 def _check(wishes: Wishes, files: Files, decoding: DecodingConfig, model: ModelConfig) -> None:
@@ -92,6 +100,7 @@ def _words(path: Path | None) -> list[str] | None:
 
 def translate_lines(translator: "Translator", files: Files, wishes: Wishes, stack: contextlib.ExitStack) -> None:
     """Chunk by chunk, as lines arrive."""
+    from transformer_jax.translation import Translation
     from transformer_jax.translation.translator import WINDOW
 
     writer = Writer(translator, files, wishes, stack)
@@ -100,7 +109,13 @@ def translate_lines(translator: "Translator", files: Files, wishes: Wishes, stac
     tokens = 0
     at_once = WINDOW * translator.decoding.batch_size
     for lines in _lines(files, wishes.forbid, number, at_once, stack):
-        translations = list(translator.stream(lines, first=number))
+        translations: list[Translation] = []
+        try:
+            for translation in translator.stream(lines, first=number):
+                translations.append(translation)
+        except InputError:
+            writer.write(number + 1, translations)  # what comes before the mistake
+            raise
         writer.write(number + 1, translations)
         number += len(lines)
         tokens += sum(one.hypotheses[0].num_tokens for one in translations if one.hypotheses)
@@ -125,9 +140,13 @@ def _lines(
     phrases = _Beside(files.constraints_file, "--constraints-file", stack)
     seen = 0
     for texts in arriving(stream, name, most, files.invalid):
-        chunk = []
+        chunk: list[Line] = []
         for text in texts:
-            prefix, required = prefixes.next(), phrases.next()
+            try:
+                prefix, required = prefixes.next(), phrases.next()
+            except InputError:
+                yield chunk  # the lines before it come first
+                raise
             seen += 1
             if seen > done:
                 chunk.append(Line(text, prefix, [phrase for phrase in required.split("\t") if phrase], forbidden))

@@ -3,10 +3,13 @@
 import contextlib
 import dataclasses
 import io
+import itertools
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
+
+from tqdm import tqdm
 
 from transformer_jax.errors import InputError
 
@@ -79,6 +82,8 @@ class Writer:
             counts = [_whole_lines(files.output) // self._rows]
             counts += [] if files.alignments is None else [_whole_lines(files.alignments)]
             self.done = min(counts)
+            if self.done:
+                self._check_kind(files.output)
         rows = {"output": self.done * self._rows, "alignments": self.done}
         if files.resume and files.suspicious is not None:
             rows["suspicious"] = _rows_before(files.suspicious, self.done)
@@ -90,6 +95,15 @@ class Writer:
         self._suspicious, self._alignments = opened("suspicious"), opened("alignments")
         self._output = opened("output") or cast(_Bytes, sys.stdout.buffer)
 
+    def _check_kind(self, output: Path | None) -> None:
+        """Checks that what stands there is lists where lists are to be written, and plain where not."""
+        assert output is not None  # --resume needs it
+        with output.open("rb") as file:
+            last = next(itertools.islice(file, self.done * self._rows - 1, None))
+        if self._lists != last.startswith(f"{self.done - 1} ||| ".encode()):
+            kind = f"lists of --nbest {self._rows}" if self._lists else "a translation a line"
+            raise InputError(f"--resume: {output} was not written as {kind}, as it would be now")
+
     def write(self, first: int, translations: Sequence["Translation"]) -> None:
         """What the wishes say of lines that were translated together, the first of this number, counted from 1.
 
@@ -98,7 +112,7 @@ class Writer:
         chosen = [self._chosen(translation) for translation in translations]
         for number, translation in enumerate(chosen, start=first):
             for warning in translation.warnings:
-                print(f"warning: line {number}: {warning}", file=sys.stderr)
+                tqdm.write(f"warning: line {number}: {warning}", file=sys.stderr)  # above the progress
         if self._suspicious:
             self._write(self._suspicious, _suspicious(first, chosen))
         if self._alignments:

@@ -22,7 +22,7 @@ class DecodingConfig:
     top_p: float = 1.0  # sampling draws from the fewest tokens with so much of the mass
     min_p: float = 0.0  # sampling draws from tokens at least so many times as probable as the first
     seed: int = 0  # of sampling
-    guesses: int = 4  # tokens that a draft model says ahead, where there is one
+    guesses: int = placement(default=4)  # tokens that a draft model says ahead, where there is one
     extra_length: int = 50  # a translation is at most this many tokens longer than its source
     min_length: int = 0  # tokens of a translation at least, its end not counted
     no_repeated_ngram: int = 0  # no so many tokens side by side stand twice in a translation; 0 is no such rule

@@ -20,9 +20,6 @@ EOS_ID = 1
 UNK_ID = 2
 
 _SPACE = "\u2581"  # in pieces
-_OPENING = (
-    "\"'([{<-/*\u2013\u2014\u2018\u201a\u201c\u201e\u2039\u00ab\u00bf\u00a1"  # marks that a word may follow at once
-)
 
 _LONGEST_LINE = 2**30  # bytes; SentencePiece drops longer lines from the training text without an error
 _JOINT, _SOURCE, _TARGET = "joint.model", "source.model", "target.model"
@@ -64,8 +61,18 @@ class Tokenizer:
         return hashlib.sha256(self._model).hexdigest()
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of each text, without an end token; of an empty text none."""
-        return list(self._processor.encode(list(texts)))
+        """The ids of each text, without an end token; of an empty text none.
+
+        Raises:
+            InputError: on a text that is none: half of a surrogate pair.
+        """
+        try:
+            return list(self._processor.encode(list(texts)))
+        except TypeError:
+            for number, text in enumerate(texts, start=1):
+                if any("\ud800" <= character <= "\udfff" for character in text):
+                    raise InputError(f"text {number}: {text!r} is no text: half of a surrogate pair") from None
+            raise
 
     def decode(self, ids: Iterable[Iterable[SupportsIndex]]) -> list[str]:
         """The text of each sequence of ids; padding and end tokens are left out."""
@@ -95,36 +102,6 @@ class Tokenizer:
             if not any(map(str.isalnum, word)):
                 found.update(self._ids[mark] for mark in word.split() if mark in self._ids)
         return sorted(found)
-
-    def spellings(self, phrase: str) -> list[list[int]]:
-        """All ways to write a phrase in pieces where it begins a word; none where the vocabulary cannot.
-
-        A word begins behind a space; at the beginning of a text, which a first -1 stands for; and behind an opening
-        mark, which is then the first piece.
-
-        Raises:
-            InputError: when there are very many.
-        """
-        surface = "".join(self._processor.encode(phrase, out_type=str))
-        bare = self._segmentations(surface.removeprefix(_SPACE))
-        before = [-1, UNK_ID, *(self._ids[mark] for mark in _OPENING if mark in self._ids)]
-        before += [self._ids[_SPACE + mark] for mark in _OPENING if _SPACE + mark in self._ids]
-        return self._segmentations(surface) + [[first, *way] for first in before for way in bare]
-
-    def _segmentations(self, surface: str, most: int = 4096) -> list[list[int]]:
-        """All ways to cut a text into pieces."""
-        found: list[list[list[int]]] = [[[]]]  # the ways to write what stands before each place
-        for end in range(1, len(surface) + 1):
-            ways = [
-                [*way, self._ids[surface[start:end]]]
-                for start in range(end)
-                if surface[start:end] in self._ids
-                for way in found[start]
-            ]
-            if len(ways) > most:
-                raise InputError(f"{surface!r}: more than {most:,} ways to write it in pieces; give shorter phrases")
-            found.append(ways)
-        return found[-1] if surface else []
 
     @functools.cached_property
     def _ids(self) -> dict[str, int]:

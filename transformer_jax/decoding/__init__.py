@@ -16,6 +16,7 @@ from transformer_jax.decoding.constraints import (
 from transformer_jax.decoding.ensemble import Mean, check_weights, ensemble
 from transformer_jax.decoding.hypotheses import Hypotheses, length_penalty
 from transformer_jax.decoding.model import StepModel
+from transformer_jax.decoding.paths import Edge, ForbiddenPaths, path_array
 from transformer_jax.decoding.sampling import Sampling, keys_of_lines
 from transformer_jax.decoding.speculative import SpeculativeGreedy
 from transformer_jax.decoding.strategy import Sentences, Strategy
@@ -23,7 +24,9 @@ from transformer_jax.decoding.strategy import Sentences, Strategy
 __all__ = [
     "BeamSearch",
     "Constraint",
+    "Edge",
     "Forbidden",
+    "ForbiddenPaths",
     "Greedy",
     "Hypotheses",
     "Mean",
@@ -43,5 +46,6 @@ __all__ = [
     "ensemble",
     "keys_of_lines",
     "length_penalty",
+    "path_array",
     "phrase_array",
 ]

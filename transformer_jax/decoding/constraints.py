@@ -107,7 +107,7 @@ class NoRepeatedNgram(Constraint):
         same = [tokens[:, :, i : i + starts] == recent[:, :, i : i + 1] for i in range(before)]
         inside = jnp.arange(before, before + starts)[None, None] < outputs.length[:, None, None]
         repeated = functools.reduce(jnp.logical_and, same, jnp.broadcast_to(inside, (*tokens.shape[:2], starts)))
-        return jnp.where(_mentioned(tokens[:, :, before:], repeated, log_probs.shape[-1]), -jnp.inf, log_probs)
+        return jnp.where(mentioned(tokens[:, :, before:], repeated, log_probs.shape[-1]), -jnp.inf, log_probs)
 
 
 @flax.struct.dataclass
@@ -130,14 +130,14 @@ class RepetitionPenalty(Constraint):
         """Lower values for what was said before."""
         written = jnp.arange(outputs.tokens.shape[2])[None, None] < outputs.length[:, None, None]
         written = jnp.broadcast_to(written, outputs.tokens.shape)
-        return jnp.where(_mentioned(outputs.tokens, written, log_probs.shape[-1]), self.penalty * log_probs, log_probs)
+        return jnp.where(mentioned(outputs.tokens, written, log_probs.shape[-1]), self.penalty * log_probs, log_probs)
 
 
 @flax.struct.dataclass
 class Forbidden(Constraint):
     """None of F phrases of up to P tokens stands in an output."""
 
-    phrases: Int[Fetched, "B F P"]  # padded by pad_id on the right, none of it alone; -1 is before the beginning
+    phrases: Int[Fetched, "B F P"]  # padded by pad_id on the right; a phrase of padding alone is none
     pad_id: int = flax.struct.field(pytree_node=False)
 
     def adjust(self, log_probs: Float[Array, "B W V"], outputs: Outputs) -> Float[Array, "B W V"]:
@@ -147,7 +147,7 @@ class Forbidden(Constraint):
         completing = begun & (_places(self.phrases) == last[:, None, :, None])
         tokens = jnp.broadcast_to(self.phrases[:, None], completing.shape)
         shape = (*completing.shape[:2], -1)
-        banned = _mentioned(tokens.reshape(shape), completing.reshape(shape), log_probs.shape[-1])
+        banned = mentioned(tokens.reshape(shape), completing.reshape(shape), log_probs.shape[-1])
         return jnp.where(banned, -jnp.inf, log_probs)
 
 
@@ -267,7 +267,7 @@ def _is_end(log_probs: Float[Array, "B W V"], outputs: Outputs) -> Bool[Array, "
     return (jnp.arange(log_probs.shape[-1]) == outputs.eos_id)[None, None]
 
 
-def _mentioned(tokens: Int[Array, "B W N"], counts: Bool[Array, "B W N"], vocab_size: int) -> Bool[Array, "B W V"]:
+def mentioned(tokens: Int[Array, "B W N"], counts: Bool[Array, "B W N"], vocab_size: int) -> Bool[Array, "B W V"]:
     """Which words of the vocabulary are among those tokens that count."""
     index = jnp.where(counts, tokens, vocab_size)  # beyond the last is dropped
     put = jax.vmap(jax.vmap(lambda row, chosen: row.at[chosen].set(True, mode="drop")))

@@ -41,7 +41,7 @@ class SpeculativeGreedy(Strategy[Guessed]):
     where two tokens are equal up to rounding, either may come.
 
     The cache of its sentences is a pair, the model's and the draft model's, each of one row a sentence with room for
-    max_length + guesses tokens; a table of learned positions must reach so far too. Both models can rewind.
+    max_length + guesses tokens. Both models can rewind.
 
     Raises:
         InputError: on less than one guess, or a negative length penalty.

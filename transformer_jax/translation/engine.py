@@ -21,7 +21,8 @@ from transformer_jax.config import DecodingConfig
 from transformer_jax.data.tokenizer import EOS_ID, PAD_ID
 from transformer_jax.decoding import (
     Constraint,
-    Forbidden,
+    Edge,
+    ForbiddenPaths,
     Hypotheses,
     Prefix,
     Required,
@@ -29,6 +30,7 @@ from transformer_jax.decoding import (
     Strategy,
     Vocabulary,
     keys_of_lines,
+    path_array,
     phrase_array,
 )
 from transformer_jax.errors import InputError
@@ -56,6 +58,7 @@ class Engine:
         config: DecodingConfig,
         mesh: Mesh,
         shapes: Shapes,
+        starts: Bool[np.ndarray, " V"],
         allowed: Bool[np.ndarray, " V"] | None = None,
     ) -> None:
         """An engine.
@@ -65,9 +68,11 @@ class Engine:
             config: how.
             mesh: the devices.
             shapes: of sentences and batches.
+            starts: the tokens behind which a word may begin.
             allowed: the tokens of which outputs are made; None is all.
         """
-        self._ensemble, self._config, self._mesh, self._shapes, self._allowed = ensemble, config, mesh, shapes, allowed
+        self._ensemble, self._config, self._mesh, self._shapes = ensemble, config, mesh, shapes
+        self._starts, self._allowed = starts, allowed
         rows = sharding.batch_sharding(mesh)
         everywhere = sharding.replicated(mesh)  # every process reads the results
         self._start = jax.jit(self._start_batch, static_argnames="max_length", out_shardings=rows)
@@ -90,13 +95,13 @@ class Engine:
             longest_first = sorted(by_shape[shape], key=lambda index: -len(requests[index].source))
             yield from self._decode_shape(params, shape, [(index, requests[index]) for index in longest_first])
 
-    def warm_up(self, params: Sequence[Parameters], longest: int, forbidden: Sequence[Sequence[int]] = ()) -> None:
+    def warm_up(self, params: Sequence[Parameters], longest: int, forbidden: Sequence[Sequence[Edge]] = ()) -> None:
         """Runs every program of sentences of up to so many tokens on nothing.
 
         Args:
             params: of the ensemble.
             longest: source tokens.
-            forbidden: phrases of tokens that stand in none of the outputs; sentences have no other constraints.
+            forbidden: texts that stand in none of the outputs; sentences have no other constraints.
 
         Raises:
             InputError: where there is no longest sentence.
@@ -108,10 +113,8 @@ class Engine:
             shape = self._shapes.of(Request([EOS_ID] * length, forbidden=forbidden))
             part = self._shapes.part_size(shape.source)
             begun, slots = self._begin(params, shape, part, []), self._shapes.slots(shape.source)
-            states = [begun]
-            if slots > part:
-                empty = self._empty(params, shape, slots)
-                states = [self._put(empty, begun, np.arange(part, dtype=np.int32)), begun]
+            whole = self._empty(params, shape, slots) if slots > part else self._begin(params, shape, part, [])
+            states = [self._put(whole, begun, np.arange(part, dtype=np.int32)), begun]
             for state in states:
                 jax.block_until_ready(self._read(params, self._advance(params, state, np.int32(0))))
             if shape.source >= longest:
@@ -164,11 +167,11 @@ class Engine:
         """Those of the config, and those of the shape."""
         constraints = settings_of(self._config, len(requests))
         if self._allowed is not None:
-            constraints.append(Vocabulary(np.broadcast_to(self._allowed, (len(requests), len(self._allowed)))))
-        if shape.forbidden != (0, 0):
-            constraints.append(
-                Forbidden(phrase_array([r.forbidden for r in requests], PAD_ID, shape.forbidden), PAD_ID)
-            )
+            constraints.append(Vocabulary(_rows(self._allowed, len(requests))))
+        texts, most, depth = shape.forbidden
+        if depth:
+            edges = path_array([request.forbidden for request in requests], (texts, most))
+            constraints.append(ForbiddenPaths(edges, _rows(self._starts, len(requests)), depth))
         if shape.required != (0, 0):
             constraints.append(Required(phrase_array([r.required for r in requests], PAD_ID, shape.required), PAD_ID))
         if shape.prefix:
@@ -214,6 +217,10 @@ def _outputs(hypotheses: Hypotheses, slot: int) -> list[Output]:
         strict=True,
     )
     return [Output(tokens[:length], score, log_prob) for tokens, length, score, log_prob in rows if length]
+
+
+def _rows(row: Bool[np.ndarray, " V"], count: int) -> Bool[np.ndarray, "B V"]:
+    return np.broadcast_to(row, (count, len(row)))
 
 
 def _put(state: PyTree, new: PyTree, slots: Int[Array, " P"]) -> PyTree:

@@ -8,6 +8,7 @@ from jaxtyping import Array, Int, PyTree
 
 from transformer_jax.data.tokenizer import EOS_ID
 from transformer_jax.decoding import Mean, StepModel, check_weights, ensemble
+from transformer_jax.errors import InputError
 from transformer_jax.inference import start_cache, step_model
 from transformer_jax.models import Parameters, Transformer
 from transformer_jax.sizes import Size
@@ -34,12 +35,19 @@ class Ensemble:
 
     @property
     def positions(self) -> int:
-        """Tokens of a sentence at most, by the models' tables of learned positions."""
-        tables = [m.config.max_positions - self.guesses for m in self._all if m.config.positions == "learned"]
-        return min(tables, default=sys.maxsize)
+        """Tokens of a sentence at most, by the members' tables of learned positions."""
+        return _positions(self.members)
 
     def with_draft(self, drafter: Transformer, guesses: int) -> "Ensemble":
-        """The same, with a draft model that says so many tokens ahead."""
+        """The same, with a draft model that says so many tokens ahead.
+
+        Raises:
+            InputError: when its table of positions ends before those of the members.
+        """
+        if _positions([drafter]) < self.positions:
+            raise InputError(
+                f"the draft model has max_positions={drafter.config.max_positions}, fewer than the model it helps"
+            )
         return dataclasses.replace(self, drafter=drafter, guesses=guesses)
 
     def model(self, params: Sequence[Parameters]) -> StepModel:
@@ -55,7 +63,7 @@ class Ensemble:
     def cache(self, params: Sequence[Parameters], tokens: Int[Array, "B S"], *, rows: Size, capacity: int) -> PyTree:
         """What the strategy of these models starts from: the members' caches, and with a draft model a pair."""
         caches = tuple(
-            start_cache(model, own, tokens, rows=rows, capacity=capacity + self.guesses)
+            start_cache(model, own, tokens, rows=rows, capacity=capacity, ahead=self.guesses)
             for model, own in zip(self._all, params, strict=True)
         )
         return caches if self.drafter is None else (caches[:-1], caches[-1])
@@ -63,3 +71,8 @@ class Ensemble:
     @property
     def _all(self) -> Sequence[Transformer]:
         return self.members if self.drafter is None else [*self.members, self.drafter]
+
+
+def _positions(models: Sequence[Transformer]) -> int:
+    tables = [model.config.max_positions for model in models if model.config.positions == "learned"]
+    return min(tables, default=sys.maxsize)

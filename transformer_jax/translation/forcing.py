@@ -65,8 +65,8 @@ class Forcing:
 
     def align(
         self, params: Sequence[Parameters], pairs: Sequence[Part], layer: int, head: int | None
-    ) -> list[Float[np.ndarray, "T S"]]:
-        """How much every token of each translation attends to every token of its source, in the first model.
+    ) -> list[Float[np.ndarray, "_ _"]]:
+        """How much every token of each translation attends to every token of its source, [T, S], in the first model.
 
         Args:
             params: of the models.

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -40,7 +39,7 @@ class Joiner:
             return Translation(line.text, (Hypothesis("", 0.0, 0.0),), warnings)
         best = zip(*(own or [_NO_OUTPUT] for own in outputs), strict=False)  # the n-th of every part
         hypotheses = tuple(self._hypothesis(parts, chosen) for chosen in best) if any(outputs) else ()
-        return Translation(line.text, hypotheses, tuple(self._warnings(line, outputs, hypotheses)))
+        return Translation(line.text, hypotheses, tuple(self._warnings(outputs)))
 
     def _hypothesis(self, parts: Sequence[SourcePart], outputs: Sequence[Output]) -> Hypothesis:
         decoded = self._target.decode(output.tokens for output in outputs)
@@ -51,16 +50,17 @@ class Joiner:
             score=sum(output.score for output in outputs),
             log_prob=sum(output.log_prob for output in outputs),
             parts=tuple(map(Part, (part.ids for part in parts), (output.tokens for output in outputs), gaps)),
+            warnings=tuple(_cuts(outputs)),
         )
 
-    def _warnings(self, line: Line, outputs: Sequence[list[Output]], hypotheses: Sequence[Hypothesis]) -> Iterator[str]:
+    def _warnings(self, outputs: Sequence[list[Output]]) -> Iterator[str]:
         if len(outputs) > 1:
             yield f"longer than the {self._longest} tokens read at once: translated in {len(outputs)} parts"
         if not all(outputs):
             yield "no translation satisfies its constraints, or the model's numbers are not finite"
-        for own in outputs:
-            if own and own[0].tokens[-1] != EOS_ID:
-                yield f"its translation does not end within {len(own[0].tokens)} tokens, and is cut there"
-        for phrase in line.forbidden:
-            if hypotheses and re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", hypotheses[0].text):
-                yield f"{phrase!r} is forbidden, and stands in its translation behind another mark than a space"
+
+
+def _cuts(outputs: Sequence[Output]) -> Iterator[str]:
+    for output in outputs:
+        if output.tokens and output.tokens[-1] != EOS_ID:
+            yield f"its translation does not end within {len(output.tokens)} tokens, and is cut there"

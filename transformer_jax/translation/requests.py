@@ -3,9 +3,11 @@
 from collections.abc import Iterator, Sequence
 
 from transformer_jax.data.tokenizer import Tokenizer
+from transformer_jax.decoding import Edge
 from transformer_jax.errors import InputError
 from transformer_jax.translation.results import Line
 from transformer_jax.translation.shapes import Request
+from transformer_jax.translation.spelling import Spelling
 
 
 class Requests:
@@ -19,7 +21,7 @@ class Requests:
             positions: tokens of one at most.
         """
         self._target, self._positions = target, positions
-        self._known_spellings: dict[str, list[list[int]]] = {}
+        self.spelling = Spelling(target)
 
     def of(self, line: Line, ids: Sequence[Sequence[int]], number: int) -> Iterator[Request]:
         """A request for each part of a line; a prefix belongs to the first.
@@ -50,17 +52,13 @@ class Requests:
                 )
             yield request
 
-    def forbidden(self, phrases: Sequence[str]) -> list[list[int]]:
-        """All ways to write phrases that must not appear."""
-        return [ids for phrase in dict.fromkeys(phrases) for ids in self._spellings(phrase)]
+    def forbidden(self, texts: Sequence[str]) -> list[list[Edge]]:
+        """All ways to write words and phrases that must not appear."""
+        ways = map(self.spelling.edges, dict.fromkeys(texts))
+        return [edges for edges in ways if edges]
 
     def _encode(self, text: str, number: int) -> list[int]:
         (ids,) = self._target.encode([text])
         if not ids or not self._target.knows(ids):
             raise InputError(f"line {number + 1}: {text!r} cannot be written with the pieces of the vocabulary")
         return ids
-
-    def _spellings(self, phrase: str) -> list[list[int]]:
-        if phrase not in self._known_spellings:
-            self._known_spellings[phrase] = self._target.spellings(phrase)
-        return self._known_spellings[phrase]

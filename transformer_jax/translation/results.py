@@ -31,6 +31,7 @@ class Hypothesis:
     score: float  # what it is ranked by
     log_prob: float  # the model's own, over all its tokens
     parts: tuple[Part, ...] = ()  # one, or those of a line that was split, in order
+    warnings: tuple[str, ...] = ()  # what the user should know about it
 
     @property
     def num_tokens(self) -> int:
@@ -44,7 +45,12 @@ class Translation:
 
     source: str
     hypotheses: tuple[Hypothesis, ...]  # best first; of sampling, as they were drawn
-    warnings: tuple[str, ...] = ()  # what the user should know about it
+    of_line: tuple[str, ...] = ()  # what the user should know about the line, whichever hypothesis is taken
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the user should know about the line and its hypotheses, each once."""
+        return (*self.of_line, *dict.fromkeys(warning for own in self.hypotheses for warning in own.warnings))
 
     @property
     def text(self) -> str:

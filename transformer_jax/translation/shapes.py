@@ -4,9 +4,11 @@ import dataclasses
 from collections.abc import Sequence
 
 from transformer_jax.config import DecodingConfig
+from transformer_jax.decoding import Edge
 
 SHORTEST = 16  # source lengths are padded to this times a power of two, so that few shapes are compiled
 FULL_BATCH = 128  # up to this padded length a batch is full; longer ones hold fewer sentences, for the same memory
+FEW_TOKENS, FEW_CHARACTERS, FEW_EDGES = 4, 16, 64  # what constraints have is padded to these, or a power of two
 REFILLS = 4  # a batch is filled up again when one part in so many of it has ended
 
 
@@ -19,7 +21,7 @@ class Request:
     part: int = 0
     prefix: Sequence[int] = ()
     required: Sequence[Sequence[int]] = ()
-    forbidden: Sequence[Sequence[int]] = ()
+    forbidden: Sequence[Sequence[Edge]] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Shape:
     target: int  # tokens of the longest output
     prefix: int  # padded length; 0 is no prefix
     required: tuple[int, int]  # padded number and length of phrases; (0, 0) is none
-    forbidden: tuple[int, int]
+    forbidden: tuple[int, int, int]  # padded number of texts, of edges of each, and of characters; zeros are none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Shapes:
     def of(self, request: Request) -> Shape:
         """The shape of a sentence."""
         source = self.padded(len(request.source))
-        prefix = _power_of_two(len(request.prefix))
+        prefix = _power_of_two(len(request.prefix), FEW_TOKENS)
         required = _phrases_shape(request.required)
         room = prefix + required[0] * required[1] + 1
         return Shape(
@@ -52,7 +54,7 @@ class Shapes:
             target=min(max(source, room, self.config.min_length + 1) + self.config.extra_length, self.positions),
             prefix=prefix,
             required=required,
-            forbidden=_phrases_shape(request.forbidden),
+            forbidden=_texts_shape(request.forbidden),
         )
 
     def limit(self, request: Request) -> int:
@@ -78,12 +80,19 @@ class Shapes:
         return max(self.config.batch_size * min(FULL_BATCH, padded) // padded, 1)
 
 
-def _power_of_two(least: int) -> int:
-    """The least power of two that is no less; 0 of 0."""
-    return 1 << (least - 1).bit_length() if least else 0
+def _power_of_two(count: int, least: int = 1) -> int:
+    """The least power of two, from `least` on, that is no less; 0 of 0."""
+    return max(1 << (count - 1).bit_length(), least) if count else 0
 
 
 def _phrases_shape(phrases: Sequence[Sequence[int]]) -> tuple[int, int]:
-    if not phrases:
-        return (0, 0)
-    return _power_of_two(len(phrases)), _power_of_two(max(map(len, phrases)))
+    return _power_of_two(len(phrases)), _power_of_two(max(map(len, phrases), default=0), FEW_TOKENS)
+
+
+def _texts_shape(texts: Sequence[Sequence[Edge]]) -> tuple[int, int, int]:
+    longest = max((edge.target for edges in texts for edge in edges), default=-1)
+    return (
+        _power_of_two(len(texts)),
+        _power_of_two(max(map(len, texts), default=0), FEW_EDGES),
+        _power_of_two(1 + longest, FEW_CHARACTERS),
+    )

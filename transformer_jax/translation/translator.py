@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 from transformer_jax import sharding
 from transformer_jax.config import DecodingConfig, ModelConfig
@@ -68,17 +68,20 @@ class Translator:
                 learned positions.
 
         Raises:
-            InputError: when the tokenizers are not of the models' vocabulary sizes, a draft model is given for
-                anything but a beam of one, or the vocabulary has a word that cannot be written.
+            InputError: when there are no models, or not as many parameters; when one has no encoder or no decoder;
+                when the tokenizers are not of their vocabulary sizes; when a draft model is given for anything but a
+                beam of one, or knows fewer positions; when the vocabulary has no word, or one that cannot be written.
         """
         configs = [model] if isinstance(model, ModelConfig) else list(model)
         members = [params] if isinstance(params, dict) else list(params)
         self.decoding = decoding or DecodingConfig()
         if draft is not None and (self.decoding.sampling or self.decoding.beam > 1):
             raise InputError("a draft model helps a beam of one alone: beam=1, without sampling")
+        if not configs or len(configs) != len(members):
+            raise InputError(f"{len(configs)} models and the parameters of {len(members)}: as many, and at least one")
         self.tokenizers = tokenizers
         drafts = [] if draft is None else [draft]
-        _check_sizes(tokenizers, [*configs, *(config for config, _ in drafts)])
+        _check_models(tokenizers, [*configs, *(config for config, _ in drafts)])
         mesh = mesh or sharding.data_mesh()
         ensemble = Ensemble([Transformer(config) for config in configs], weights, mean)
         for config, _ in drafts:
@@ -86,11 +89,11 @@ class Translator:
         self._positions = ensemble.positions
         self._longest = min(self.decoding.longest or longest or sys.maxsize, self._positions)
         self._depth = configs[0].decoder_layers
+        self._requests = Requests(tokenizers.target, self._positions)
         shapes = Shapes(self.decoding, self._positions, sharding.batch_shards(mesh))
         allowed = None if vocabulary is None else _allowed(tokenizers.target, vocabulary)
-        self._engine = Engine(ensemble, self.decoding, mesh, shapes, allowed)
+        self._engine = Engine(ensemble, self.decoding, mesh, shapes, self._requests.spelling.starts, allowed)
         self._forcing = Forcing(Ensemble(ensemble.members, weights, mean), mesh, shapes)
-        self._requests = Requests(tokenizers.target, self._positions)
         self._joiner = Joiner(tokenizers.target, self._longest)
         self._unstack = jax.jit(decoding_parameters)
         self._members = [self._unstack(own) for own in members]
@@ -126,6 +129,8 @@ class Translator:
             InputError: when a folder is no run, has no intact checkpoint or no tokenizer, or not that of the first.
         """
         paths = [path] if isinstance(path, str | Path) else list(path)
+        if not paths or (isinstance(step, Sequence) and not step):
+            raise InputError("no run or no step is named: give at least one")
         mesh = mesh or sharding.data_mesh()
         steps = step if isinstance(step, Sequence) else [step]
         open_run(paths[0])  # which says so where it is none
@@ -150,9 +155,15 @@ class Translator:
         )
 
     def with_parameters(self, params: Parameters) -> "Translator":
-        """A translator of other parameters of the same model; shares what has been compiled."""
-        other = object.__new__(Translator)
+        """A translator of other parameters of the same model; shares what has been compiled.
+
+        Raises:
+            InputError: of an ensemble.
+        """
+        if len(self._members) > 1:
+            raise InputError("an ensemble has the parameters of several models")
         members = [self._unstack(params)]
+        other = object.__new__(Translator)
         other.__dict__.update(self.__dict__, _members=members, _params=[*members, *self._params[1:]])
         return other
 
@@ -177,7 +188,17 @@ class Translator:
         """
         lines, size = iter(lines), WINDOW * self.decoding.batch_size
         while window := list(itertools.islice(lines, size)):
-            yield from self._translate(window, first)
+            parts = self._parts([line.text for line in window])
+            requests: list[list[Request]] = []
+            mistake = None
+            try:
+                for number, (line, own) in enumerate(zip(window, parts, strict=True), start=first):
+                    requests.append(list(self._requests.of(line, [part.ids for part in own], number)))
+            except InputError as error:  # the lines before it come first
+                mistake = error
+            yield from self._translate(window[: len(requests)], parts[: len(requests)], requests)
+            if mistake is not None:
+                raise mistake
             first += len(window)
 
     def warm_up(self, forbidden: Sequence[str] = ()) -> None:
@@ -188,8 +209,12 @@ class Translator:
         """
         self._engine.warm_up(self._params, self._longest, self._requests.forbidden(forbidden))
 
-    def score(self, pairs: Sequence[tuple[str, str]]) -> list[PairScore]:
+    def score(self, pairs: Sequence[tuple[str, str]], *, first: int = 0) -> list[PairScore]:
         """The log-probability of each given translation, as a whole and token by token.
+
+        Args:
+            pairs: sentences and their translations.
+            first: the number of the first pair, counted from 0, for messages.
 
         Raises:
             InputError: when a sentence does not fit a table of learned positions.
@@ -197,12 +222,20 @@ class Translator:
         sources, targets = zip(*pairs, strict=True) if pairs else ((), ())
         sides = (self.tokenizers.source.encode(sources), self.tokenizers.target.encode(targets))
         parts = [Part([*source, EOS_ID], [*target, EOS_ID]) for source, target in zip(*sides, strict=True)]
-        for number, part in enumerate(parts, start=1):
+        for number, part in enumerate(parts, start=first + 1):
             if max(len(part.source), len(part.target)) > self._positions:
                 raise InputError(
                     f"pair {number} has {len(part.source)} and {len(part.target)} tokens, "
                     f"but the model has max_positions={self._positions}"
                 )
+        return self._scores(parts)
+
+    def score_hypotheses(self, hypotheses: Sequence[Hypothesis]) -> list[list[PairScore]]:
+        """The log-probability of every token of each part of translations of this translator, as they were decoded."""
+        scores = iter(self._scores([part for hypothesis in hypotheses for part in hypothesis.parts]))
+        return [[next(scores) for _ in hypothesis.parts] for hypothesis in hypotheses]
+
+    def _scores(self, parts: Sequence[Part]) -> list[PairScore]:
         scores = self._forcing.score(self._members, parts)
         return [
             PairScore(self.tokenizers.target.pieces(part.target), log_probs)
@@ -222,17 +255,32 @@ class Translator:
                 best (Garg et al., 2019), or the only one.
             head: counted from 0; None is the mean over all.
         """
+        weights = self.soft_align(hypotheses, layer, head)
+        return [self._aligned(*one) for one in zip(hypotheses, weights, strict=True)]
+
+    def soft_align(
+        self, hypotheses: Sequence[Hypothesis], layer: int | None = None, head: int | None = None
+    ) -> list[list[Float[np.ndarray, "_ _"]]]:
+        """How much every token of each part of the translations attends to every token of its source, [T, S] each.
+
+        Args:
+            hypotheses: translations of this translator.
+            layer: as `align` has it.
+            head: as `align` has it.
+        """
         parts = [part for hypothesis in hypotheses for part in hypothesis.parts if part.target]
         layer = max(self._depth - 2, 0) if layer is None else layer
         weights = iter(self._forcing.align(self._members, parts, layer, head))
-        return [self._aligned(hypothesis, weights) for hypothesis in hypotheses]
+        return [
+            [next(weights) if part.target else np.zeros((0, len(part.source))) for part in hypothesis.parts]
+            for hypothesis in hypotheses
+        ]
 
-    def _aligned(self, hypothesis: Hypothesis, weights: Iterator[np.ndarray]) -> list[tuple[int, int]]:
-        """The pairs of one translation, which takes the weights of its parts."""
+    def _aligned(self, hypothesis: Hypothesis, weights: Sequence[Float[np.ndarray, "_ _"]]) -> list[tuple[int, int]]:
+        """The pairs of one translation."""
         pieces, parts = (self.tokenizers.source.pieces, self.tokenizers.target.pieces), hypothesis.parts
         words = [(words_of(pieces[0](part.source), written=False), words_of(pieces[1](part.target))) for part in parts]
-        own = [next(weights) if part.target else np.zeros((0, len(part.source))) for part in parts]
-        return aligned_parts(own, words, [part.gap for part in parts])
+        return aligned_parts(weights, words, [part.gap for part in parts])
 
     def attend(self, sentence: str) -> AttendedSentence:
         """The sentence's translation, with the attention weights of every layer and head.
@@ -252,20 +300,16 @@ class Translator:
         target = [*target, EOS_ID][: self._positions]
         return self._forcing.attend(self._members, [*source, EOS_ID], target, self.tokenizers)
 
-    def _translate(self, lines: Sequence[Line], first: int) -> list[Translation]:
+    def _translate(
+        self, lines: Sequence[Line], parts: Sequence[Sequence[SourcePart]], requests: Sequence[Sequence[Request]]
+    ) -> list[Translation]:
         """One window."""
-        parts = self._parts([line.text for line in lines])
-        owners, requests = [], []
-        for number, (line, own) in enumerate(zip(lines, parts, strict=True)):
-            for place, request in enumerate(self._requests.of(line, [part.ids for part in own], first + number)):
-                owners.append((number, place))
-                requests.append(request)
-        outputs: list[dict[int, list[Output]]] = [{} for _ in lines]
-        for index, decoded in self._engine.decode(self._params, requests):
+        owners = [(number, place) for number, own in enumerate(requests) for place in range(len(own))]
+        outputs: list[list[list[Output]]] = [[[] for _ in own] for own in requests]
+        for index, decoded in self._engine.decode(self._params, list(itertools.chain.from_iterable(requests))):
             number, place = owners[index]
             outputs[number][place] = decoded
-        found = [[own[place] for place in sorted(own)] for own in outputs]
-        return [self._joiner.join(*one) for one in zip(lines, parts, found, strict=True)]
+        return [self._joiner.join(*one) for one in zip(lines, parts, outputs, strict=True)]
 
     def _parts(self, texts: Sequence[str]) -> list[list[SourcePart]]:
         """What of each line is translated at once, with its ids; of a blank one nothing."""
@@ -279,9 +323,14 @@ class Translator:
         return [SourcePart(part, [*own, EOS_ID]) for part, own in zip(parts, encode(parts), strict=True)]
 
 
-def _check_sizes(tokenizers: Tokenizers, models: Sequence[ModelConfig]) -> None:
+def _check_models(tokenizers: Tokenizers, models: Sequence[ModelConfig]) -> None:
     sizes = (tokenizers.source.vocab_size, tokenizers.target.vocab_size)
     for model in models:
+        if not model.encoder_layers or not model.decoder_layers:
+            raise InputError(
+                f"encoder_layers={model.encoder_layers} and decoder_layers={model.decoder_layers}: a translator needs "
+                "both; transformer_jax.inference.step_model decodes without an encoder"
+            )
         expected = (model.source_vocab_size or model.vocab_size, model.vocab_size)
         if sizes != expected:
             raise InputError(f"tokenizers of {sizes} pieces (source, target), but the model has {expected}")
@@ -289,6 +338,9 @@ def _check_sizes(tokenizers: Tokenizers, models: Sequence[ModelConfig]) -> None:
 
 def _allowed(target: Tokenizer, words: Iterable[str]) -> Bool[np.ndarray, " V"]:
     """The tokens that write these words, and the end token."""
+    ids = target.ids_of(words)
+    if not ids:
+        raise InputError("the vocabulary has no words: translations would be empty")
     allowed = np.zeros(target.vocab_size, bool)
-    allowed[[*target.ids_of(words), EOS_ID]] = True
+    allowed[[*ids, EOS_ID]] = True
     return allowed
