@@ -1,6 +1,7 @@
 """A run folder made once for all tests of it."""
 
 import functools
+import io
 import os
 import shutil
 import subprocess
@@ -20,6 +21,7 @@ from transformer_jax.data.tokenizer import train_tokenizers
 from transformer_jax.models import init_parameters
 from transformer_jax.runs import load_experiment
 from transformer_jax.training.checkpoints import Checkpoints
+from transformer_jax.translation import Translator
 
 EXPERIMENT = """
 from transformer_jax.config import *
@@ -112,3 +114,37 @@ def refused(capfd):
             assert str(part) in lines[0]
 
     return check
+
+
+@pytest.fixture
+def piped(monkeypatch, capfdbinary):
+    """Runs the command line with bytes on standard input; returns exit code, bytes out, and lines of errors."""
+
+    def run(arguments, content):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+        capfdbinary.readouterr()
+        code = main([str(argument) for argument in arguments])
+        out, err = capfdbinary.readouterr()
+        return code, out, err.decode().splitlines()
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def translators():
+    """Translators, each made once: they keep what they have compiled."""
+    return {}
+
+
+@pytest.fixture
+def kept(translators, monkeypatch):
+    """Translators that were made are used again."""
+    make = Translator.from_run
+
+    def from_run(paths, **flags):
+        key = (tuple(paths), *sorted((name, str(value)) for name, value in flags.items()))
+        if key not in translators:
+            translators[key] = make(paths, **flags)
+        return translators[key]
+
+    monkeypatch.setattr(Translator, "from_run", from_run)
