@@ -106,3 +106,20 @@ class TestResume:
             assert (code, out) == (2, b"")
             assert message in error
         assert output.read_bytes().count(b"\n") == 5
+
+    def test_lists_and_lines_are_not_mixed(self, piped, trained, tmp_path):
+        output = tmp_path / "lists"
+        flags = ["translate", trained, "--output", output]
+        assert piped([*flags, "--nbest", "2"], TEXT)[0] == 0
+        whole = output.read_bytes()
+        for others, kind in (
+            ([], "a translation a line"),
+            (["--nbest", "2", "--mbr", "chrf"], "a translation a line"),
+            (["--nbest", "3", "--beam", "3"], "lists of --nbest 3"),
+        ):
+            code, _, (error,) = piped([*flags, "--resume", *others], TEXT)
+            assert code == 2
+            assert error.endswith(f"was not written as {kind}, as it would be now")
+            assert output.read_bytes() == whole
+        assert piped([*flags, "--nbest", "2", "--resume"], TEXT)[0] == 0
+        assert output.read_bytes() == whole

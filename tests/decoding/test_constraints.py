@@ -37,6 +37,7 @@ from transformer_jax.decoding import (
     StepModel,
     Vocabulary,
     beam,
+    chain,
     keys_of_lines,
     phrase_array,
 )
@@ -105,7 +106,7 @@ CASES = [
     Case("penalty", RepetitionPenalty(1.7), adjust=penalised),
     Case(
         "forbidden",
-        Forbidden(jnp.array(phrase_array(FORBIDDEN, PAD)), PAD),
+        Forbidden.of([[chain(phrase) for phrase in own] for own in FORBIDDEN], np.zeros(VOCAB, bool)),
         lambda sentence, tokens, limit: not any(contains(tokens, phrase) for phrase in FORBIDDEN[sentence]),
     ),
     Case(
@@ -293,6 +294,10 @@ def test_phrase_arrays_are_padded():
 @pytest.mark.parametrize(
     ("mistake", "message"),
     [
+        (
+            lambda: Forbidden.of([[chain([A, B])]], np.zeros(VOCAB, bool), (1, 1, 2)),
+            r"room=\(1, 1, 2\): .* are \(1, 2, 2\)",
+        ),
         (lambda: NoRepeatedNgram(0), "n=0 must be at least 1"),
         (lambda: RepetitionPenalty(0.0), "penalty=0.0 must be above 0"),
         (lambda: RepetitionPenalty(math.nan), "penalty=nan must be above 0"),

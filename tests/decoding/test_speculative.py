@@ -21,7 +21,7 @@ from transformer_jax.decoding import (
     Sentences,
     SpeculativeGreedy,
     StepModel,
-    phrase_array,
+    chain,
 )
 from transformer_jax.errors import InputError
 
@@ -101,7 +101,7 @@ CONSTRAINTS = {
     "minimum and n-gram": lambda: (MinLength(jnp.array([5, 0, 2, 3, 4])), NoRepeatedNgram(2)),
     "penalty and forbidden": lambda: (
         RepetitionPenalty(4.0),
-        Forbidden(jnp.asarray(phrase_array([[[A], [B, B]]] * COUNT, PAD)), PAD),
+        Forbidden.of([[chain([A]), chain([B, B])]] * COUNT, np.zeros(VOCAB, bool)),
     ),
 }
 

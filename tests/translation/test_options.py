@@ -173,7 +173,7 @@ def test_a_draft_model_reads_beyond_the_table_of_positions(tokenizers):
     assert len(found.hypotheses[0].parts) == 1
     assert found.hypotheses[0].parts[0].target == expected.hypotheses[0].parts[0].target
     shorter = (replace(learned, max_positions=12), params)
-    with pytest.raises(InputError, match="the draft model has max_positions=12, fewer than the model it helps"):
+    with pytest.raises(InputError, match="the draft model has max_positions=12, and the model it helps 13"):
         Translator(learned, params, tokenizers, decoding, draft=shorter)
 
 
@@ -276,6 +276,9 @@ def test_a_part_without_a_translation(translator):
     (hypothesis,) = translation.hypotheses
     assert hypothesis.score == hypothesis.log_prob == -np.inf
     assert [bool(part.target) for part in hypothesis.parts] == [False, True]
+    ((nothing, scored),) = small.score_hypotheses([hypothesis])
+    assert (nothing.pieces, nothing.log_prob) == ([], 0)
+    assert len(scored.pieces) == len(hypothesis.parts[1].target)
     assert any("no translation satisfies" in warning for warning in translation.warnings)
     (pairs,) = small.align([hypothesis])
     assert [word for _, word in pairs] == list(range(len(translation.text.split())))
@@ -321,8 +324,11 @@ def test_mistakes_of_callers(tokenizers, translator):
     for nothing in ({"path": []}, {"path": "run", "step": ()}):
         with pytest.raises(InputError, match="no run or no step is named"):
             Translator.from_run(**nothing)
-    with pytest.raises(InputError, match=r"text 2: .* is no text: half of a surrogate pair"):
+    with pytest.raises(InputError, match="line 2: no text, but half of a surrogate pair"):
         translator(batch_size=4).translate(["abc", "\ud800"])
+    for flags, message in (({"layer": 2}, "layer=2: the decoder has 2"), ({"head": 5}, "head=5: a layer has 5")):
+        with pytest.raises(InputError, match=message):
+            translator(batch_size=4).soft_align([], **flags)
 
 
 def test_the_warnings_are_those_of_the_hypotheses_that_stay(translator):

@@ -1,12 +1,14 @@
 """A text that is forbidden stands in no output, however it is cut into pieces, and nothing else is kept out."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from transformer_jax.data.tokenizer import EOS_ID, PAD_ID, UNK_ID, Tokenizer
-from transformer_jax.decoding import ForbiddenPaths, Outputs, path_array
+from transformer_jax.decoding import Forbidden, Outputs
 from transformer_jax.translation.spelling import Spelling
 
 SPACE = "\u2581"
@@ -51,19 +53,16 @@ def stands(surface, pieces):
 
 def banned(spelling, tokenizer, texts, tokens):
     """The tokens that must not come behind these."""
-    ways = [spelling.edges(text) for text in texts]
-    depth = max(len(text) for text in texts) + 1
-    edges = jnp.asarray(path_array([ways], (len(ways), max(map(len, ways)))))
-    starts = jnp.asarray(spelling.starts)[None]
+    constraint = Forbidden.of([[spelling.edges(text) for text in texts]], spelling.starts)
     outputs = Outputs(
         jnp.asarray([[[*tokens, *[PAD_ID] * (12 - len(tokens))]]]), jnp.array([len(tokens)]), jnp.array([12]), EOS_ID
     )
-    return set(np.flatnonzero(np.asarray(adjust(ForbiddenPaths(edges, starts, depth), outputs)[0, 0]) == -np.inf))
+    return set(np.flatnonzero(np.asarray(adjust(constraint, outputs, tokenizer.vocab_size)[0, 0]) == -np.inf))
 
 
-@jax.jit
-def adjust(constraint, outputs):
-    return constraint.adjust(jnp.zeros((1, 1, TOKENIZER.vocab_size)), outputs)
+@functools.partial(jax.jit, static_argnames="vocab_size")
+def adjust(constraint, outputs, vocab_size):
+    return constraint.adjust(jnp.zeros((1, 1, vocab_size)), outputs)
 
 
 @pytest.mark.parametrize("texts", [["ab"], ["a b"], [","], ["a,b", "ba"], ["abab,a"], ["b,"]])
@@ -89,7 +88,7 @@ def test_a_long_text_has_few_edges():
     edges = Spelling(letters).edges(text)
     assert len(edges) < 3 * len(text)
     spelling, tokens = Spelling(letters), letters.encode([text])[0]
-    path = path_array([[edges]], (1, len(edges)))
+    constraint = Forbidden.of([[edges]], spelling.starts)
     ids = dict(zip(letters.pieces(range(letters.vocab_size)), range(letters.vocab_size), strict=True))
     for missing, expected in ((1, {ids["d"]}), (2, {ids["cd"]}), (3, set())):
         outputs = Outputs(
@@ -98,7 +97,6 @@ def test_a_long_text_has_few_edges():
             jnp.array([99]),
             EOS_ID,
         )
-        constraint = ForbiddenPaths(path, spelling.starts[None], 64)
         log_probs = constraint.adjust(jnp.zeros((1, 1, letters.vocab_size)), outputs)
         assert set(np.flatnonzero(log_probs[0, 0] == -np.inf)) == expected
 
@@ -106,3 +104,9 @@ def test_a_long_text_has_few_edges():
 def test_what_cannot_be_written_or_is_blank_has_no_way():
     spelling = Spelling(TOKENIZER)
     assert spelling.edges("xyz") == spelling.edges("") == spelling.edges(" ") == []
+
+
+def test_scripts_without_spaces():
+    letters = Pieces(SPACE, *"猫是这", "是猫")
+    ids = dict(zip(letters.pieces(range(letters.vocab_size)), range(letters.vocab_size), strict=True))
+    assert banned(Spelling(letters), letters, ["猫"], [ids["这"]]) == {ids["猫"], ids["是猫"]}

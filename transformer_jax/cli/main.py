@@ -30,6 +30,8 @@ BROKEN_PIPE = 141  # 128 + SIGPIPE
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a verb with its arguments, those of the process by default; returns the exit code."""
+    if sys.stderr is None:  # closed: what goes there goes nowhere, and not to the output
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # for as long as the process lives
     _set_up_logging()
     if arguments is None:
         _keep_compiled()

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import tyro
 
-from transformer_jax.cli.arguments import over_run
+from transformer_jax.cli.arguments import check_output, over_run
 from transformer_jax.cli.members import Members
 from transformer_jax.config import DecodingConfig, Experiment
 from transformer_jax.errors import InputError
@@ -43,6 +43,7 @@ def _score_of(run: Path, experiment: Experiment) -> Callable[..., int]:
         """
         from transformer_jax.translation.lines import all_lines
 
+        check_output()
         sides = [all_lines(path) for path in (source, target)]
         if len(sides[0]) != len(sides[1]):
             raise InputError(f"{source} has {len(sides[0])} lines, {target} has {len(sides[1])}")

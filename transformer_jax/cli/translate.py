@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import tyro
 from tqdm import tqdm
 
-from transformer_jax.cli.arguments import over_run
+from transformer_jax.cli.arguments import check_output, over_run
 from transformer_jax.cli.members import Members
 from transformer_jax.cli.writer import Files, Wishes, Writer
 from transformer_jax.config import DecodingConfig, Experiment, ModelConfig
@@ -68,8 +68,8 @@ def _translate_of(run: Path, experiment: Experiment) -> Callable[..., int]:
 def _check_streams(files: Files) -> None:
     if files.input is None and sys.stdin is None:
         raise InputError("standard input is closed: --input FILE says what to translate")
-    if files.output is None and sys.stdout is None:
-        raise InputError("standard output is closed: --output FILE says where translations go")
+    if files.output is None:
+        check_output()
 
 
 def _check(wishes: Wishes, files: Files, decoding: DecodingConfig, model: ModelConfig) -> None:

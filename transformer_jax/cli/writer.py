@@ -82,8 +82,7 @@ class Writer:
             counts = [_whole_lines(files.output) // self._rows]
             counts += [] if files.alignments is None else [_whole_lines(files.alignments)]
             self.done = min(counts)
-            if self.done:
-                self._check_kind(files.output)
+            self._check_kind(files.output)
         rows = {"output": self.done * self._rows, "alignments": self.done}
         if files.resume and files.suspicious is not None:
             rows["suspicious"] = _rows_before(files.suspicious, self.done)
@@ -96,11 +95,14 @@ class Writer:
         self._output = opened("output") or cast(_Bytes, sys.stdout.buffer)
 
     def _check_kind(self, output: Path | None) -> None:
-        """Checks that what stands there is lists where lists are to be written, and plain where not."""
-        assert output is not None  # --resume needs it
+        """Checks that what stands there is lists of as many where lists are to be written, and plain where not."""
+        if output is None or not output.is_file():
+            return
         with output.open("rb") as file:
-            last = next(itertools.islice(file, self.done * self._rows - 1, None))
-        if self._lists != last.startswith(f"{self.done - 1} ||| ".encode()):
+            begun = [row for row in itertools.islice(file, self._rows + 1) if row.endswith(b"\n")]
+        numbers = [row.split(b" ||| ")[0] if row.count(b" ||| ") >= 3 else None for row in begun]
+        as_lists = [*[b"0"] * self._rows, b"1"][: len(numbers)]
+        if numbers != as_lists if self._lists else numbers[:1] == [b"0"]:
             kind = f"lists of --nbest {self._rows}" if self._lists else "a translation a line"
             raise InputError(f"--resume: {output} was not written as {kind}, as it would be now")
 

@@ -19,10 +19,18 @@ PAD_ID = 0
 EOS_ID = 1
 UNK_ID = 2
 
-_SPACE = "\u2581"  # in pieces
 
 _LONGEST_LINE = 2**30  # bytes; SentencePiece drops longer lines from the training text without an error
 _JOINT, _SOURCE, _TARGET = "joint.model", "source.model", "target.model"
+
+
+def is_text(text: str) -> bool:
+    """Whether a string has an encoding: half of a surrogate pair has none."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class Tokenizer:
@@ -64,15 +72,15 @@ class Tokenizer:
         """The ids of each text, without an end token; of an empty text none.
 
         Raises:
-            InputError: on a text that is none: half of a surrogate pair.
+            InputError: on what is no text.
         """
         try:
             return list(self._processor.encode(list(texts)))
         except TypeError:
-            for number, text in enumerate(texts, start=1):
-                if any("\ud800" <= character <= "\udfff" for character in text):
-                    raise InputError(f"text {number}: {text!r} is no text: half of a surrogate pair") from None
-            raise
+            wrong = [text for text in texts if not is_text(text)]
+            if not wrong:
+                raise
+            raise InputError(f"{wrong[0]!r}: no text, but half of a surrogate pair") from None
 
     def decode(self, ids: Iterable[Iterable[SupportsIndex]]) -> list[str]:
         """The text of each sequence of ids; padding and end tokens are left out."""

@@ -3,7 +3,6 @@
 from transformer_jax.decoding.beam import BeamSearch, Greedy
 from transformer_jax.decoding.constraints import (
     Constraint,
-    Forbidden,
     MinLength,
     NoRepeatedNgram,
     Outputs,
@@ -14,9 +13,9 @@ from transformer_jax.decoding.constraints import (
     phrase_array,
 )
 from transformer_jax.decoding.ensemble import Mean, check_weights, ensemble
+from transformer_jax.decoding.forbidden import Edge, Forbidden, chain
 from transformer_jax.decoding.hypotheses import Hypotheses, length_penalty
 from transformer_jax.decoding.model import StepModel
-from transformer_jax.decoding.paths import Edge, ForbiddenPaths, path_array
 from transformer_jax.decoding.sampling import Sampling, keys_of_lines
 from transformer_jax.decoding.speculative import SpeculativeGreedy
 from transformer_jax.decoding.strategy import Sentences, Strategy
@@ -26,7 +25,6 @@ __all__ = [
     "Constraint",
     "Edge",
     "Forbidden",
-    "ForbiddenPaths",
     "Greedy",
     "Hypotheses",
     "Mean",
@@ -42,10 +40,10 @@ __all__ = [
     "StepModel",
     "Strategy",
     "Vocabulary",
+    "chain",
     "check_weights",
     "ensemble",
     "keys_of_lines",
     "length_penalty",
-    "path_array",
     "phrase_array",
 ]

@@ -134,24 +134,6 @@ class RepetitionPenalty(Constraint):
 
 
 @flax.struct.dataclass
-class Forbidden(Constraint):
-    """None of F phrases of up to P tokens stands in an output."""
-
-    phrases: Int[Fetched, "B F P"]  # padded by pad_id on the right; a phrase of padding alone is none
-    pad_id: int = flax.struct.field(pytree_node=False)
-
-    def adjust(self, log_probs: Float[Array, "B W V"], outputs: Outputs) -> Float[Array, "B W V"]:
-        """Not the last token of a phrase behind all others of it."""
-        begun = begun_phrases(self.phrases, outputs)  # -> [B W F P]
-        last = _phrase_lengths(self.phrases, self.pad_id) - 1  # -> [B F]
-        completing = begun & (_places(self.phrases) == last[:, None, :, None])
-        tokens = jnp.broadcast_to(self.phrases[:, None], completing.shape)
-        shape = (*completing.shape[:2], -1)
-        banned = mentioned(tokens.reshape(shape), completing.reshape(shape), log_probs.shape[-1])
-        return jnp.where(banned, -jnp.inf, log_probs)
-
-
-@flax.struct.dataclass
 class Required(Constraint):
     """Every one of F phrases of up to P tokens stands in the output, in any order; they may overlap.
 

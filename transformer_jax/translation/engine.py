@@ -22,7 +22,7 @@ from transformer_jax.data.tokenizer import EOS_ID, PAD_ID
 from transformer_jax.decoding import (
     Constraint,
     Edge,
-    ForbiddenPaths,
+    Forbidden,
     Hypotheses,
     Prefix,
     Required,
@@ -30,7 +30,6 @@ from transformer_jax.decoding import (
     Strategy,
     Vocabulary,
     keys_of_lines,
-    path_array,
     phrase_array,
 )
 from transformer_jax.errors import InputError
@@ -167,11 +166,9 @@ class Engine:
         """Those of the config, and those of the shape."""
         constraints = settings_of(self._config, len(requests))
         if self._allowed is not None:
-            constraints.append(Vocabulary(_rows(self._allowed, len(requests))))
-        texts, most, depth = shape.forbidden
-        if depth:
-            edges = path_array([request.forbidden for request in requests], (texts, most))
-            constraints.append(ForbiddenPaths(edges, _rows(self._starts, len(requests)), depth))
+            constraints.append(Vocabulary(np.broadcast_to(self._allowed, (len(requests), len(self._allowed)))))
+        if shape.forbidden != (0, 0, 0):
+            constraints.append(Forbidden.of([r.forbidden for r in requests], self._starts, shape.forbidden))
         if shape.required != (0, 0):
             constraints.append(Required(phrase_array([r.required for r in requests], PAD_ID, shape.required), PAD_ID))
         if shape.prefix:
@@ -217,10 +214,6 @@ def _outputs(hypotheses: Hypotheses, slot: int) -> list[Output]:
         strict=True,
     )
     return [Output(tokens[:length], score, log_prob) for tokens, length, score, log_prob in rows if length]
-
-
-def _rows(row: Bool[np.ndarray, " V"], count: int) -> Bool[np.ndarray, "B V"]:
-    return np.broadcast_to(row, (count, len(row)))
 
 
 def _put(state: PyTree, new: PyTree, slots: Int[Array, " P"]) -> PyTree:

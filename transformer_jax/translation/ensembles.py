@@ -45,8 +45,9 @@ class Ensemble:
             InputError: when its table of positions ends before those of the members.
         """
         if _positions([drafter]) < self.positions:
+            own = "no such limit" if self.positions == sys.maxsize else self.positions
             raise InputError(
-                f"the draft model has max_positions={drafter.config.max_positions}, fewer than the model it helps"
+                f"the draft model has max_positions={drafter.config.max_positions}, and the model it helps {own}"
             )
         return dataclasses.replace(self, drafter=drafter, guesses=guesses)
 

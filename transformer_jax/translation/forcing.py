@@ -29,7 +29,7 @@ class PairScore:
     @property
     def log_prob(self) -> float:
         """Of the whole."""
-        return sum(self.log_probs)
+        return sum(self.log_probs, 0.0)
 
 
 @dataclasses.dataclass(frozen=True)

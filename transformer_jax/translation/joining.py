@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -38,19 +39,20 @@ class Joiner:
             warnings = ("blank, and stays so: what its translation must contain is not there",) if asked else ()
             return Translation(line.text, (Hypothesis("", 0.0, 0.0),), warnings)
         best = zip(*(own or [_NO_OUTPUT] for own in outputs), strict=False)  # the n-th of every part
-        hypotheses = tuple(self._hypothesis(parts, chosen) for chosen in best) if any(outputs) else ()
+        hypotheses = tuple(self._hypothesis(line, parts, chosen) for chosen in best) if any(outputs) else ()
         return Translation(line.text, hypotheses, tuple(self._warnings(outputs)))
 
-    def _hypothesis(self, parts: Sequence[SourcePart], outputs: Sequence[Output]) -> Hypothesis:
+    def _hypothesis(self, line: Line, parts: Sequence[SourcePart], outputs: Sequence[Output]) -> Hypothesis:
         decoded = self._target.decode(output.tokens for output in outputs)
         gaps = [" " if part.text[-1].isspace() else "" for part in parts]
         text = "".join(itertools.chain.from_iterable(zip(decoded, gaps, strict=True))).strip()
+        text = " ".join(text.splitlines())  # an output is one line, whatever its pieces are
         return Hypothesis(
-            text=" ".join(text.splitlines()),  # an output is one line, whatever its pieces are
+            text=text,
             score=sum(output.score for output in outputs),
             log_prob=sum(output.log_prob for output in outputs),
             parts=tuple(map(Part, (part.ids for part in parts), (output.tokens for output in outputs), gaps)),
-            warnings=tuple(_cuts(outputs)),
+            warnings=(*_cuts(outputs), *_seams(line, text)),
         )
 
     def _warnings(self, outputs: Sequence[list[Output]]) -> Iterator[str]:
@@ -64,3 +66,11 @@ def _cuts(outputs: Sequence[Output]) -> Iterator[str]:
     for output in outputs:
         if output.tokens and output.tokens[-1] != EOS_ID:
             yield f"its translation does not end within {len(output.tokens)} tokens, and is cut there"
+
+
+def _seams(line: Line, text: str) -> Iterator[str]:
+    """What is forbidden in every part, and stands across two of them, or with more than one space."""
+    for phrase in filter(str.strip, line.forbidden):
+        words = r"\s+".join(map(re.escape, phrase.split()))
+        if re.search(rf"(?<!\w){words}(?!\w)", text):
+            yield f"{phrase!r} is forbidden, and stands where parts of its translation meet"

@@ -1,8 +1,9 @@
 """What is decoded for a line."""
 
+import functools
 from collections.abc import Iterator, Sequence
 
-from transformer_jax.data.tokenizer import Tokenizer
+from transformer_jax.data.tokenizer import Tokenizer, is_text
 from transformer_jax.decoding import Edge
 from transformer_jax.errors import InputError
 from transformer_jax.translation.results import Line
@@ -22,6 +23,7 @@ class Requests:
         """
         self._target, self._positions = target, positions
         self.spelling = Spelling(target)
+        self.forbidden = functools.lru_cache(1024)(self._forbidden)
 
     def of(self, line: Line, ids: Sequence[Sequence[int]], number: int) -> Iterator[Request]:
         """A request for each part of a line; a prefix belongs to the first.
@@ -40,7 +42,7 @@ class Requests:
                 f"line {number + 1} is translated in {len(ids)} parts, and it is unknown in which of them "
                 f"{line.required[0]!r} should stand; split the line"
             )
-        forbidden = self.forbidden(line.forbidden)
+        forbidden = self.forbidden(tuple(line.forbidden))
         for place, source in enumerate(ids):
             prefix = self._encode(line.prefix, number) if line.prefix.strip() and place == 0 else []
             request = Request(source, number, place, prefix, required, forbidden)
@@ -52,12 +54,14 @@ class Requests:
                 )
             yield request
 
-    def forbidden(self, texts: Sequence[str]) -> list[list[Edge]]:
+    def _forbidden(self, texts: tuple[str, ...]) -> list[list[Edge]]:
         """All ways to write words and phrases that must not appear."""
         ways = map(self.spelling.edges, dict.fromkeys(texts))
         return [edges for edges in ways if edges]
 
     def _encode(self, text: str, number: int) -> list[int]:
+        if not is_text(text):
+            raise InputError(f"line {number + 1}: {text!r}: no text, but half of a surrogate pair")
         (ids,) = self._target.encode([text])
         if not ids or not self._target.knows(ids):
             raise InputError(f"line {number + 1}: {text!r} cannot be written with the pieces of the vocabulary")

@@ -53,6 +53,11 @@ class Translation:
         return (*self.of_line, *dict.fromkeys(warning for own in self.hypotheses for warning in own.warnings))
 
     @property
+    def best_warnings(self) -> tuple[str, ...]:
+        """What the user should know about the line and its best translation."""
+        return (*self.of_line, *(warning for own in self.hypotheses[:1] for warning in own.warnings))
+
+    @property
     def text(self) -> str:
         """The best translation; empty where there is none."""
         return self.hypotheses[0].text if self.hypotheses else ""

@@ -1,13 +1,26 @@
 """How texts come about from the pieces of a vocabulary."""
 
+import bisect
 import functools
+import itertools
 import unicodedata
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Bool
 
 from transformer_jax.data.tokenizer import UNK_ID, Tokenizer
-from transformer_jax.decoding.paths import ANYWHERE, DONE, START, Edge
+from transformer_jax.decoding.forbidden import ANYWHERE, DONE, START, Edge
+
+_NO_SPACES = (
+    "CJK",
+    "HIRAGANA",
+    "KATAKANA",
+    "THAI",
+    "LAO",
+    "KHMER",
+    "MYANMAR",
+)  # scripts, by the names of their letters
 
 
 class Spelling:
@@ -18,8 +31,10 @@ class Spelling:
         self._tokenizer = tokenizer
         ids = range(UNK_ID + 1, tokenizer.vocab_size)
         self._pieces = dict(zip(tokenizer.pieces(ids), ids, strict=True))
+        self._sorted = sorted(self._pieces)
         self.starts: Bool[np.ndarray, " V"] = np.ones(tokenizer.vocab_size, bool)  # where a word may begin behind it
         self.starts[list(ids)] = [not _in_word(piece[-1]) for piece in self._pieces]
+        self.edges = functools.lru_cache(4096)(self._edges)
 
     @functools.cached_property
     def _tails(self) -> dict[str, list[tuple[int, bool]]]:
@@ -30,12 +45,16 @@ class Spelling:
                 found.setdefault(piece[place:], []).append((token, not _in_word(piece[place - 1])))
         return found
 
-    @functools.cache  # noqa: B019  # as long as there is the translator
-    def edges(self, text: str) -> list[Edge]:
+    @functools.cached_property
+    def _sorted_tails(self) -> list[str]:
+        return sorted(self._tails)
+
+    def _edges(self, text: str) -> list[Edge]:
         """The ways to write a text where it begins a word; of none that the vocabulary cannot write, or that is blank.
 
-        A word begins at the beginning, behind a space and behind any mark; a mark anywhere. Pieces that go on behind
-        the text count only where another word begins there: `Hund` is not in `Hunde`, where that is one piece.
+        A word begins at the beginning, behind a space, behind any mark and, in scripts without spaces, anywhere; a mark
+        too. Pieces that go on behind the text count only where another word begins there: `Hund` is not in `Hunde`,
+        where no piece ends with it.
         """
         (ids,) = self._tokenizer.encode([text])
         surface = "".join(self._tokenizer.pieces(ids))[1:]  # without the space that SentencePiece puts first
@@ -45,39 +64,27 @@ class Spelling:
         found = set[Edge]()
         for place in range(len(surface)):
             source = place or (ANYWHERE if anywhere else START)
-            found.update(
-                Edge(source, self._pieces[piece], target)
-                for piece, target in _going_on(surface, place)
-                if piece in self._pieces
-            )
-            found.update(
-                Edge(source, token, DONE)
-                for piece, token in self._pieces.items()
-                if _ends_within(surface, place, piece)
-            )
-        for tail, target in _going_on(surface, 0):
-            found.update(
-                Edge(ANYWHERE, token, target) for token, begins in self._tails.get(tail, ()) if begins or anywhere
-            )
-        for tail, tokens in self._tails.items():
-            if _ends_within(surface, 0, tail):
-                found.update(Edge(ANYWHERE, token, DONE) for token, begins in tokens if begins or anywhere)
+            ways = _ways(surface, place, self._sorted)
+            found.update(Edge(source, self._pieces[piece], target) for piece, target in ways if piece in self._pieces)
+        for tail, target in _ways(surface, 0, self._sorted_tails):
+            tokens = self._tails.get(tail, ())
+            found.update(Edge(ANYWHERE, token, target) for token, begins in tokens if begins or anywhere)
         return sorted(found)
 
 
-def _going_on(surface: str, place: int) -> list[tuple[str, int]]:
-    """The parts of a text from a place on, and where each leads."""
-    ends = range(place + 1, len(surface) + 1)
-    return [(surface[place:end], end if end < len(surface) else DONE) for end in ends]
-
-
-def _ends_within(surface: str, place: int, piece: str) -> bool:
-    """Whether the rest of a text ends within a piece, where no word goes on."""
-    rest = len(surface) - place
-    if len(piece) <= rest or not piece.startswith(surface[place:]):
-        return False
-    return not (_in_word(surface[-1]) and _in_word(piece[rest]))
+def _ways(surface: str, place: int, known: Sequence[str]) -> Iterator[tuple[str, int]]:
+    """The parts of a text from a place on, and where each leads; and of those known, what goes on behind its end."""
+    for end in range(place + 1, len(surface) + 1):
+        yield surface[place:end], end if end < len(surface) else DONE
+    rest = surface[place:]
+    for longer in itertools.islice(known, bisect.bisect_right(known, rest), None):
+        if not longer.startswith(rest):
+            return
+        if not (_in_word(rest[-1]) and _in_word(longer[len(rest)])):
+            yield longer, DONE
 
 
 def _in_word(character: str) -> bool:
-    return character.isalnum() or unicodedata.category(character).startswith("M")
+    """Whether a character and one beside it may be of one word."""
+    within = character.isalnum() or unicodedata.category(character).startswith("M")
+    return within and not unicodedata.name(character, "").startswith(_NO_SPACES)

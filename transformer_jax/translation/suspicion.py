@@ -13,7 +13,7 @@ LOW = -2.0  # mean log-probability of a token, in nats
 def suspicions(translation: Translation) -> list[str]:
     """What is suspicious about a translation, as reasons in a few words; of most there are none."""
     best = translation.hypotheses[:1]
-    return [*translation.warnings, *(reason for hypothesis in best for reason in _reasons(hypothesis))]
+    return [*translation.best_warnings, *(reason for hypothesis in best for reason in _reasons(hypothesis))]
 
 
 def _reasons(hypothesis: Hypothesis) -> Iterator[str]:

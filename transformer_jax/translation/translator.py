@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 
 from transformer_jax import sharding
 from transformer_jax.config import DecodingConfig, ModelConfig
-from transformer_jax.data.tokenizer import EOS_ID, Tokenizer, Tokenizers
+from transformer_jax.data.tokenizer import EOS_ID, Tokenizer, Tokenizers, is_text
 from transformer_jax.decoding import Mean
 from transformer_jax.errors import InputError
 from transformer_jax.models import Parameters, Transformer, decoding_parameters
@@ -88,7 +88,7 @@ class Translator:
             ensemble = ensemble.with_draft(Transformer(config), self.decoding.guesses)
         self._positions = ensemble.positions
         self._longest = min(self.decoding.longest or longest or sys.maxsize, self._positions)
-        self._depth = configs[0].decoder_layers
+        self._config = configs[0]
         self._requests = Requests(tokenizers.target, self._positions)
         shapes = Shapes(self.decoding, self._positions, sharding.batch_shards(mesh))
         allowed = None if vocabulary is None else _allowed(tokenizers.target, vocabulary)
@@ -171,7 +171,7 @@ class Translator:
         """The translation of each sentence; a blank one stays blank. What went wrong is logged, with `warn`."""
         texts = []
         for number, translation in enumerate(self.stream(map(Line, sentences)), start=1):
-            for warning in translation.warnings if warn else ():
+            for warning in translation.best_warnings if warn else ():
                 _log.warning("line %d: %s", number, warning)
             texts.append(translation.text)
         return texts
@@ -188,15 +188,19 @@ class Translator:
         """
         lines, size = iter(lines), WINDOW * self.decoding.batch_size
         while window := list(itertools.islice(lines, size)):
-            parts = self._parts([line.text for line in window])
             requests: list[list[Request]] = []
             mistake = None
+            texts = list(itertools.takewhile(is_text, (line.text for line in window)))
+            parts = self._parts(texts)
             try:
-                for number, (line, own) in enumerate(zip(window, parts, strict=True), start=first):
+                for number, (line, own) in enumerate(zip(window, parts, strict=False), start=first):
                     requests.append(list(self._requests.of(line, [part.ids for part in own], number)))
+                if len(texts) < len(window):
+                    raise InputError(f"line {first + len(texts) + 1}: no text, but half of a surrogate pair")
             except InputError as error:  # the lines before it come first
                 mistake = error
-            yield from self._translate(window[: len(requests)], parts[: len(requests)], requests)
+            count = len(requests)
+            yield from self._translate(window[:count], parts[:count], requests)
             if mistake is not None:
                 raise mistake
             first += len(window)
@@ -207,7 +211,7 @@ class Translator:
         Args:
             forbidden: words and phrases that stand in no translation.
         """
-        self._engine.warm_up(self._params, self._longest, self._requests.forbidden(forbidden))
+        self._engine.warm_up(self._params, self._longest, self._requests.forbidden(tuple(forbidden)))
 
     def score(self, pairs: Sequence[tuple[str, str]], *, first: int = 0) -> list[PairScore]:
         """The log-probability of each given translation, as a whole and token by token.
@@ -217,8 +221,11 @@ class Translator:
             first: the number of the first pair, counted from 0, for messages.
 
         Raises:
-            InputError: when a sentence does not fit a table of learned positions.
+            InputError: when a sentence is no text, or does not fit a table of learned positions.
         """
+        for number, pair in enumerate(pairs, start=first + 1):
+            if not all(map(is_text, pair)):
+                raise InputError(f"pair {number}: no text, but half of a surrogate pair")
         sources, targets = zip(*pairs, strict=True) if pairs else ((), ())
         sides = (self.tokenizers.source.encode(sources), self.tokenizers.target.encode(targets))
         parts = [Part([*source, EOS_ID], [*target, EOS_ID]) for source, target in zip(*sides, strict=True)]
@@ -232,8 +239,9 @@ class Translator:
 
     def score_hypotheses(self, hypotheses: Sequence[Hypothesis]) -> list[list[PairScore]]:
         """The log-probability of every token of each part of translations of this translator, as they were decoded."""
-        scores = iter(self._scores([part for hypothesis in hypotheses for part in hypothesis.parts]))
-        return [[next(scores) for _ in hypothesis.parts] for hypothesis in hypotheses]
+        scores = iter(self._scores([part for one in hypotheses for part in one.parts if part.target]))
+        nothing = PairScore([], [])
+        return [[next(scores) if part.target else nothing for part in one.parts] for one in hypotheses]
 
     def _scores(self, parts: Sequence[Part]) -> list[PairScore]:
         scores = self._forcing.score(self._members, parts)
@@ -267,9 +275,17 @@ class Translator:
             hypotheses: translations of this translator.
             layer: as `align` has it.
             head: as `align` has it.
+
+        Raises:
+            InputError: when there is no such layer or head.
         """
+        model = self._config
+        if layer is not None and not -model.decoder_layers <= layer < model.decoder_layers:
+            raise InputError(f"layer={layer}: the decoder has {model.decoder_layers}")
+        if head is not None and not 0 <= head < model.num_heads:
+            raise InputError(f"head={head}: a layer has {model.num_heads}")
         parts = [part for hypothesis in hypotheses for part in hypothesis.parts if part.target]
-        layer = max(self._depth - 2, 0) if layer is None else layer
+        layer = max(model.decoder_layers - 2, 0) if layer is None else layer
         weights = iter(self._forcing.align(self._members, parts, layer, head))
         return [
             [next(weights) if part.target else np.zeros((0, len(part.source))) for part in hypothesis.parts]

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from transformer_jax.decoding.constraints import Constraint, Outputs, mentioned
 from transformer_jax.decoding.hypotheses import Fetched
+from transformer_jax.errors import InputError
 
 ANYWHERE, START = -1, 0  # where an edge comes from, besides places within the text
 DONE = 0  # where the last edge leads
@@ -26,8 +27,10 @@ class Edge(NamedTuple):
 
 
 @flax.struct.dataclass
-class ForbiddenPaths(Constraint):
+class Forbidden(Constraint):
     """None of F texts stands in an output: no path of edges leads through one from its beginning to its end.
+
+    Made by `Forbidden.of`, of edges as `chain` gives them for a text in given tokens, or others for all ways to cut it.
 
     An output may be at several places of a text at once. The places it is at are found anew at every step, from its
     last `depth` tokens.
@@ -36,6 +39,38 @@ class ForbiddenPaths(Constraint):
     edges: Int[Fetched, "B F E 3"]  # as `Edge`; a token below 0 is no edge
     starts: Bool[Fetched, "B V"]  # tokens behind which a text may begin, as it may where an output begins
     depth: int = flax.struct.field(pytree_node=False)  # characters of the longest text, or more
+
+    @classmethod
+    def of(
+        cls,
+        texts: Sequence[Sequence[Sequence[Edge]]],
+        starts: Bool[np.ndarray, " V"],
+        room: tuple[int, int, int] | None = None,
+    ) -> "Forbidden":
+        """The texts of each sentence.
+
+        Args:
+            texts: the edges of each text of each sentence.
+            starts: the tokens behind which a text may begin whose edges come from START.
+            room: for so many texts, edges of each and characters; None is as few as hold them.
+
+        Raises:
+            InputError: when there is not room enough.
+        """
+        all_texts = [edges for own in texts for edges in own]
+        needed = (
+            max(map(len, texts), default=0),
+            max(map(len, all_texts), default=0),
+            1 + max((edge.target for edges in all_texts for edge in edges), default=0),
+        )
+        count, most, depth = needed if room is None else room
+        if any(own > given for own, given in zip(needed, (count, most, depth), strict=True)):
+            raise InputError(f"Forbidden room={room}: texts, edges and characters are {needed}")
+        array = np.full((len(texts), count, most, 3), -1, np.int32)
+        for sentence, own in enumerate(texts):
+            for place, edges in enumerate(own):
+                array[sentence, place, : len(edges)] = edges
+        return cls(array, np.broadcast_to(starts, (len(texts), len(starts))), depth)
 
     def adjust(self, log_probs: Float[Array, "B W V"], outputs: Outputs) -> Float[Array, "B W V"]:
         """Not what would lead to the end of a text."""
@@ -69,10 +104,7 @@ class ForbiddenPaths(Constraint):
         return jnp.where(mentioned(last, banned.reshape(flat), log_probs.shape[-1]), -jnp.inf, log_probs)
 
 
-def path_array(texts: Sequence[Sequence[Sequence[Edge]]], shape: tuple[int, int]) -> Int[np.ndarray, "B F E 3"]:
-    """The edges of the texts of each sentence as one array, with room for so many texts of so many edges."""
-    array = np.full((len(texts), *shape, 3), -1, np.int32)
-    for sentence, own in enumerate(texts):
-        for place, edges in enumerate(own):
-            array[sentence, place, : len(edges)] = edges
-    return array
+def chain(tokens: Sequence[int]) -> list[Edge]:
+    """The edges of a text that these tokens are, and no others."""
+    ends = [*range(1, len(tokens)), DONE]
+    return [Edge(place or ANYWHERE, token, end) for place, (token, end) in enumerate(zip(tokens, ends, strict=True))]
