@@ -180,6 +180,7 @@ def test_a_prefix_or_phrases_for_each_line(piped, trained, tmp_path):
             assert message in error
 
 
+@pytest.mark.slow
 def test_models_that_work_together(piped, trained, tmp_path):
     """The checkpoint of step 2 is nothing but zeros: beside it every translation is less probable."""
     greedy = ["translate", trained, "--beam", "1", "--min-length", "4", "--no-repeated-ngram", "1", "--scores"]
