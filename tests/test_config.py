@@ -258,7 +258,7 @@ class TestIdentity:
             ({}, {"checkpoints": CheckpointConfig(every=3, newest=5, best=7, on_failure="go_on")}),
             ({}, {"processes": ProcessesConfig(coordinator="a:1", count=2, index=1, timeout=7)}),
             ({}, {"training": TrainingConfig(steps=7, remat="full")}),
-            ({}, {"decoding": DecodingConfig(batch_size=3)}),
+            ({}, {"decoding": DecodingConfig(batch_size=3, guesses=2)}),
             ({"data": TextFiles()}, {"data": TextFiles(dir="d", train=("a", "b"), test=("c", "d"), url="u")}),
             ({"data": TsvFiles()}, {"data": TsvFiles(dir="d", train="a", validation="b")}),
             ({"data": TensorflowDataset()}, {"data": TensorflowDataset(dir="d", train="train[:9]", test=None)}),
@@ -277,6 +277,7 @@ class TestIdentity:
             *(f"processes.{name}" for name in ["coordinator", "count", "index", "timeout"]),
             *(f"logging.{name}" for name in ["every", "tensorboard"]),
             "decoding.batch_size",
+            "decoding.guesses",
             "training.remat",
         }
 
