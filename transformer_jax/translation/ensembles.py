@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from jaxtyping import Array, Int, PyTree
 
-from transformer_jax.data.tokenizer import EOS_ID
+from transformer_jax.config import ModelConfig
+from transformer_jax.data.tokenizer import EOS_ID, Tokenizers
 from transformer_jax.decoding import Mean, StepModel, check_weights, ensemble
 from transformer_jax.errors import InputError
 from transformer_jax.inference import start_cache, step_model
@@ -77,3 +78,21 @@ class Ensemble:
 def _positions(models: Sequence[Transformer]) -> int:
     tables = [model.config.max_positions for model in models if model.config.positions == "learned"]
     return min(tables, default=sys.maxsize)
+
+
+def check_models(tokenizers: Tokenizers, models: Sequence[ModelConfig]) -> None:
+    """Checks that models have both halves, and the tokenizers' vocabulary sizes.
+
+    Raises:
+        InputError: naming what differs.
+    """
+    sizes = (tokenizers.source.vocab_size, tokenizers.target.vocab_size)
+    for model in models:
+        if not model.encoder_layers or not model.decoder_layers:
+            raise InputError(
+                f"encoder_layers={model.encoder_layers} and decoder_layers={model.decoder_layers}: a translator needs "
+                "both; transformer_jax.inference.step_model decodes without an encoder"
+            )
+        expected = (model.source_vocab_size or model.vocab_size, model.vocab_size)
+        if sizes != expected:
+            raise InputError(f"tokenizers of {sizes} pieces (source, target), but the model has {expected}")

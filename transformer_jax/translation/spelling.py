@@ -4,13 +4,14 @@ import bisect
 import functools
 import itertools
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Bool
 
-from transformer_jax.data.tokenizer import UNK_ID, Tokenizer
+from transformer_jax.data.tokenizer import EOS_ID, UNK_ID, Tokenizer
 from transformer_jax.decoding.forbidden import ANYWHERE, DONE, START, Edge
+from transformer_jax.errors import InputError
 
 _NO_SPACES = (
     "CJK",
@@ -70,6 +71,16 @@ class Spelling:
             tokens = self._tails.get(tail, ())
             found.update(Edge(ANYWHERE, token, target) for token, begins in tokens if begins or anywhere)
         return sorted(found)
+
+
+def allowed_tokens(target: Tokenizer, words: Iterable[str]) -> Bool[np.ndarray, " V"]:
+    """The tokens that write these words, and the end token."""
+    ids = target.ids_of(words)
+    if not ids:
+        raise InputError("the vocabulary has no words: translations would be empty")
+    allowed = np.zeros(target.vocab_size, bool)
+    allowed[[*ids, EOS_ID]] = True
+    return allowed
 
 
 def _ways(surface: str, place: int, known: Sequence[str]) -> Iterator[tuple[str, int]]:

@@ -9,24 +9,25 @@ from pathlib import Path
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from transformer_jax import sharding
 from transformer_jax.config import DecodingConfig, ModelConfig
-from transformer_jax.data.tokenizer import EOS_ID, Tokenizer, Tokenizers, is_text
+from transformer_jax.data.tokenizer import EOS_ID, Tokenizers, is_text
 from transformer_jax.decoding import Mean
 from transformer_jax.errors import InputError
 from transformer_jax.models import Parameters, Transformer, decoding_parameters
 from transformer_jax.runs import RunFolder, open_run
 from transformer_jax.translation.alignment import aligned_parts, words_of
 from transformer_jax.translation.engine import Engine, Output
-from transformer_jax.translation.ensembles import Ensemble
+from transformer_jax.translation.ensembles import Ensemble, check_models
 from transformer_jax.translation.forcing import AttendedSentence, Forcing, PairScore
 from transformer_jax.translation.joining import Joiner, SourcePart
 from transformer_jax.translation.loading import load_member, load_tokenizers
 from transformer_jax.translation.requests import Requests
 from transformer_jax.translation.results import Hypothesis, Line, Part, Translation
 from transformer_jax.translation.shapes import Request, Shapes
+from transformer_jax.translation.spelling import allowed_tokens
 from transformer_jax.translation.splitting import split
 
 WINDOW = 16  # batches of lines that are looked at together
@@ -64,8 +65,7 @@ class Translator:
             draft: a smaller model of the same vocabulary, which says ahead what a beam of one may come to: the
                 translations stay as they are, in fewer steps.
             vocabulary: words whose pieces alone translations are made of; None is all.
-            longest: source tokens translated at once, where `decoding.longest` is None; None is no limit but that of
-                learned positions.
+            longest: source tokens translated at once, where `decoding.longest` is None; None is the positions' limit.
 
         Raises:
             InputError: when there are no models, or not as many parameters; when one has no encoder or no decoder;
@@ -80,8 +80,8 @@ class Translator:
         if not configs or len(configs) != len(members):
             raise InputError(f"{len(configs)} models and the parameters of {len(members)}: as many, and at least one")
         self.tokenizers = tokenizers
-        drafts = [] if draft is None else [draft]
-        _check_models(tokenizers, [*configs, *(config for config, _ in drafts)])
+        drafts = [draft] if draft else []
+        check_models(tokenizers, [*configs, *(config for config, _ in drafts)])
         mesh = mesh or sharding.data_mesh()
         ensemble = Ensemble([Transformer(config) for config in configs], weights, mean)
         for config, _ in drafts:
@@ -91,7 +91,7 @@ class Translator:
         self._config = configs[0]
         self._requests = Requests(tokenizers.target, self._positions)
         shapes = Shapes(self.decoding, self._positions, sharding.batch_shards(mesh))
-        allowed = None if vocabulary is None else _allowed(tokenizers.target, vocabulary)
+        allowed = None if vocabulary is None else allowed_tokens(tokenizers.target, vocabulary)
         self._engine = Engine(ensemble, self.decoding, mesh, shapes, self._requests.spelling.starts, allowed)
         self._forcing = Forcing(Ensemble(ensemble.members, weights, mean), mesh, shapes)
         self._joiner = Joiner(tokenizers.target, self._longest)
@@ -337,26 +337,3 @@ class Translator:
             return [SourcePart(text, [*ids, EOS_ID])] if ids else []
         parts = split(text, lambda pieces: [len(own) for own in encode(pieces)], room)
         return [SourcePart(part, [*own, EOS_ID]) for part, own in zip(parts, encode(parts), strict=True)]
-
-
-def _check_models(tokenizers: Tokenizers, models: Sequence[ModelConfig]) -> None:
-    sizes = (tokenizers.source.vocab_size, tokenizers.target.vocab_size)
-    for model in models:
-        if not model.encoder_layers or not model.decoder_layers:
-            raise InputError(
-                f"encoder_layers={model.encoder_layers} and decoder_layers={model.decoder_layers}: a translator needs "
-                "both; transformer_jax.inference.step_model decodes without an encoder"
-            )
-        expected = (model.source_vocab_size or model.vocab_size, model.vocab_size)
-        if sizes != expected:
-            raise InputError(f"tokenizers of {sizes} pieces (source, target), but the model has {expected}")
-
-
-def _allowed(target: Tokenizer, words: Iterable[str]) -> Bool[np.ndarray, " V"]:
-    """The tokens that write these words, and the end token."""
-    ids = target.ids_of(words)
-    if not ids:
-        raise InputError("the vocabulary has no words: translations would be empty")
-    allowed = np.zeros(target.vocab_size, bool)
-    allowed[[*ids, EOS_ID]] = True
-    return allowed
