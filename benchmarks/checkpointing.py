@@ -1,4 +1,4 @@
-"""What a run loses to its checkpoints: `python benchmarks/checkpointing.py [--layers 50] [--steps 6] [--folder DIR]`.
+"""What a run loses to its checkpoints: `python -m benchmarks.checkpointing [--layers 50] [--steps 6] [--folder DIR]`.
 
 A step of Adam on `layers` matrices of 1,024 x 1,024, again and again; behind one of them a checkpoint is saved while
 the next ones run. Once with Orbax alone, once as runs do it: with fingerprints of all leaves and digests of all files.

@@ -1,6 +1,6 @@
 """What a run survives, counted: kills, signals, damage, full disks, dead peers, wrong resumes.
 
-    python benchmarks/reliability.py [--kills 50] [--damages 100] [--seed 0]
+    python -m benchmarks.reliability [--kills 50] [--damages 100] [--seed 0]
 
 Each row is tried with real processes of the command line on a small model (dropout on), and what holds is counted: a
 run that was killed, stopped or damaged and started again must end with the metrics and the checkpoint of the run that

@@ -1,4 +1,4 @@
-"""What translating promises, on trained runs: `python benchmarks/translation.py RUN RUN2 DRAFT SOURCE TARGET`.
+"""What translating promises, on trained runs: `python -m benchmarks.translation RUN RUN2 DRAFT SOURCE TARGET`.
 
 RUN and RUN2 are two seeds of one experiment, DRAFT a smaller model with the same tokenizer; SOURCE and TARGET are the
 lines of a test set, plain or .gz. On one device unless a row says otherwise:

@@ -1,5 +1,7 @@
 """The linear projection that attention, feed-forward network and output are made of."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -28,11 +30,28 @@ class Projection(nn.Module):
         width, (into, out) = x.shape[-1], self.axes
         sizes = {into: width, out: self.features}
         kernel = parameter(self, "kernel", nn.initializers.xavier_uniform(), **sizes)
-        y = x.astype(self.dtype).reshape(-1, width) @ kernel.astype(self.dtype)  # -> [B*T, O]
+        y = product(x.astype(self.dtype).reshape(-1, width), kernel.astype(self.dtype))  # -> [B*T, O]
         if self.use_bias:
             bias = parameter(self, "bias", nn.initializers.zeros, **{out: self.features})
             y = y + bias.astype(self.dtype)[None]
         return y.reshape(*x.shape[:-1], self.features)
+
+
+@jax.custom_jvp
+def product(x: Float[Array, "N I"], kernel: Float[Array, "I O"]) -> Float[Array, "N O"]:
+    """X W, of which the gradient by W is as fast on a CPU as the product itself.
+
+    It is x^T times a gradient, which XLA computes at half its speed there unless x^T lies in memory row by row.
+    """
+    return x @ kernel
+
+
+@product.defjvp
+def _product_jvp(primals: tuple[Any, Any], tangents: tuple[Any, Any]) -> tuple[Array, Array]:
+    (x, kernel), (x_tangent, kernel_tangent) = primals, tangents
+    transposed = jax.lax.platform_dependent(x.T, cpu=jax.lax.optimization_barrier, default=lambda xt: xt)  # -> [I N]
+    along_kernel = jax.lax.dot_general(transposed, kernel_tangent, (((0,), (0,)), ((), ())))
+    return product(x, kernel), x_tangent @ kernel + along_kernel
 
 
 class VocabularyProjection(nn.Module):
