@@ -176,6 +176,7 @@ def ctranslate2_model(config: ModelConfig, params: Parameters, folder: Path) -> 
     spec.config.unk_token = "<pad>"
     spec.config.layer_norm_epsilon = config.norm_epsilon
     spec.validate()
+    folder.mkdir()
     spec.save(str(folder))
     return folder
 

@@ -207,10 +207,10 @@ class TestCache:
         return Cache((LayerCache(KeyValue(past, -past), KeyValue(memory, -memory)),), jnp.arange(rows), mask)
 
     def test_entries_are_written_behind_the_length_of_each_row(self):
-        empty = KeyValue(*(jnp.zeros((2, 5, 1, 1)) for _ in range(2)))
-        new = jnp.array([[1.0, 2.0], [3.0, 4.0]]).reshape(2, 2, 1, 1)
+        empty = KeyValue(*(jnp.zeros((2, 1, 5, 1)) for _ in range(2)))
+        new = jnp.array([[1.0, 2.0], [3.0, 4.0]]).reshape(2, 1, 2, 1)
         written = empty.write(KeyValue(new, 10 * new), jnp.array([0, 3]))
-        np.testing.assert_array_equal(written.key[..., 0, 0], [[1, 2, 0, 0, 0], [0, 0, 0, 3, 4]])
+        np.testing.assert_array_equal(written.key[:, 0, :, 0], [[1, 2, 0, 0, 0], [0, 0, 0, 3, 4]])
         np.testing.assert_array_equal(written.value, 10 * written.key)
 
     def test_reorder_exchanges_rows_and_leaves_the_memory(self):

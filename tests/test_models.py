@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from transformer_jax import masks
 from transformer_jax.config import ModelConfig
@@ -318,12 +319,16 @@ class TestStackedLayers:
         assert set(taken_apart["decoder"]) == {"layer_0", "layer_1", "norm"}
         assert taken_apart["encoder"] is params["encoder"]
         for index in range(2):
-            layer = taken_apart["decoder"][f"layer_{index}"]
-            jax.tree.map(
-                lambda one, all_of_them, index=index: np.testing.assert_array_equal(one, all_of_them[index]),
-                layer,
-                params["decoder"]["layers"],
-            )
+            layer = dict(flatten_dict(taken_apart["decoder"][f"layer_{index}"]))
+            for path, stacked in flatten_dict(params["decoder"]["layers"]).items():
+                own = layer.pop((*path[:-1], "transposed")).T if path[-1] == "kernel" else layer.pop(path)
+                np.testing.assert_array_equal(own, stacked[index])
+            assert not layer
+
+    def test_decoding_parameters_have_their_kernels_in_the_dtype_of_the_products(self):
+        changed = flatten_dict(decoding_parameters(parameters(PRE), "bfloat16"))
+        low = {path[-1] for path, leaf in changed.items() if leaf.dtype == jnp.bfloat16}
+        assert low == {"transposed"}
 
     def test_unrolling_changes_no_bit_of_the_parameters(self):
         unrolled, both = init_parameters(CONFIG, jax.random.key(0)), (jnp.zeros((1, 2), jnp.int32),) * 2

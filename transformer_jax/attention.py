@@ -15,16 +15,24 @@ from transformer_jax.projection import Projection
 
 @flax.struct.dataclass
 class KeyValue:
-    """Keys and values of every head; as a cache, rows of S entries of which the first ones are written."""
+    """Keys and values to attend to more than once; as a cache, S entries of which the first ones are written.
 
-    key: Float[Array, "B S H K"]
-    value: Float[Array, "B S H K"]
+    Those of a head lie side by side, as products with queries read them: a step need not rearrange all it ever kept.
+    """
+
+    key: Float[Array, "B H S K"]
+    value: Float[Array, "B H S K"]
+
+    @property
+    def length(self) -> int:
+        """Entries that there is room for: S."""
+        return self.key.shape[2]
 
     def write(self, new: "KeyValue", lengths: Int[Array, " B"]) -> "KeyValue":
-        """Writes T new entries [B T H K] behind the `lengths` entries that each row holds."""
+        """Writes T new entries [B H T K] behind the `lengths` entries that each row holds."""
 
-        def put(row: Float[Array, "S H K"], entries: Float[Array, "T H K"], start: Int[Array, ""]) -> Array:
-            return jax.lax.dynamic_update_slice_in_dim(row, entries.astype(row.dtype), start, axis=0)
+        def put(row: Float[Array, "H S K"], entries: Float[Array, "H T K"], start: Int[Array, ""]) -> Array:
+            return jax.lax.dynamic_update_slice_in_dim(row, entries.astype(row.dtype), start, axis=1)
 
         return jax.tree.map(lambda cache, entries: jax.vmap(put)(cache, entries, lengths), self, new)
 
@@ -59,7 +67,7 @@ class Cache:
     @property
     def capacity(self) -> int:
         """Tokens that fit in a row."""
-        return self.layers[0].past.key.shape[1]
+        return self.layers[0].past.length
 
     def reorder(self, rows: Int[Array, " R"]) -> "Cache":
         """Rows exchanged within their sentences, as beam search does: the memory stays where it is."""
@@ -192,11 +200,11 @@ class MultiHeadAttention(nn.Module):
         Returns:
             The output, and the attention weights before dropout where `return_weights`, else None.
         """
-        query = self._split(self.query(queries))  # -> [B T H K]
-        cached = isinstance(memory, KeyValue)
-        key_value = memory if isinstance(memory, KeyValue) else self.keys_values(memory)
-        key, value, bias = key_value.key, key_value.value, None
-        if not cached:  # a cache holds what the model made itself; a pass over all of it at each step would be waste
+        query, bias = self._split(self.query(queries)), None  # -> [B T H K]
+        if isinstance(memory, KeyValue):  # what the model made itself: to shield all of it at each step would be waste
+            key, value = memory.key.swapaxes(1, 2), memory.value.swapaxes(1, 2)
+        else:
+            key, value = self._split(self.key(memory)), self._split(self.value(memory))
             query, key, value, bias = shield(query, key, value, mask, bias)
         weights = attention_weights(query, key, mask, bias)  # -> [B H T S]
         mixed = mix_values(self.dropout(weights, deterministic=deterministic), value)
@@ -204,8 +212,9 @@ class MultiHeadAttention(nn.Module):
         return output, weights if return_weights else None
 
     def keys_values(self, memory: Float[Array, "B S D"]) -> KeyValue:
-        """Keys and values of the memory, [B S H K], to attend to more than once."""
-        return KeyValue(key=self._split(self.key(memory)), value=self._split(self.value(memory)))
+        """Keys and values of the memory, [B H S K], to attend to more than once."""
+        key, value = (self._split(project(memory)).swapaxes(1, 2) for project in (self.key, self.value))
+        return KeyValue(key, value)
 
     def _split(self, x: Float[Array, "B T C"]) -> Float[Array, "B T H K"]:
         return x.reshape(*x.shape[:-1], self.config.num_heads, self.config.channels)

@@ -61,7 +61,9 @@ def export(
         raise InputError(f"length={length}: the model has max_positions={model.max_positions}")
     folder.mkdir(parents=True, exist_ok=True)
     transformer = Transformer(model)
-    leaves, structure = jax.tree.flatten(jax.device_get(jax.jit(decoding_parameters)(params)))
+    leaves, structure = jax.tree.flatten(
+        jax.device_get(jax.jit(decoding_parameters, static_argnums=1)(params, model.dtype))
+    )
     np.savez(folder / "parameters.npz", *leaves)
     programs = Programs(transformer, structure, decoding, length)
     weights = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]

@@ -17,6 +17,9 @@ class Projection(nn.Module):
 
     Leading axes are flattened before the product: on a CPU the gradient of a two-dimensional operand takes the fast
     path of XLA, and a kernel [D, H*K] can be split between heads.
+
+    Given a parameter "transposed" [out, in] instead of "kernel" [in, out] it computes the same: of a few rows, as in
+    decoding, the product with a kernel that is not in the processor's cache is up to twice as fast that way.
     """
 
     features: int
@@ -28,13 +31,33 @@ class Projection(nn.Module):
     def __call__(self, x: Float[Array, "*batch I"]) -> Float[Array, "*batch O"]:
         """[..., in] to [..., features]."""
         width, (into, out) = x.shape[-1], self.axes
-        sizes = {into: width, out: self.features}
-        kernel = parameter(self, "kernel", nn.initializers.xavier_uniform(), **sizes)
-        y = product(x.astype(self.dtype).reshape(-1, width), kernel.astype(self.dtype))  # -> [B*T, O]
+        flat = x.astype(self.dtype).reshape(-1, width)
+        if self.has_variable("params", "transposed"):
+            y = transposed_product(flat, self.get_variable("params", "transposed").astype(self.dtype))  # -> [B*T, O]
+        else:
+            sizes = {into: width, out: self.features}
+            kernel = parameter(self, "kernel", nn.initializers.xavier_uniform(), **sizes)
+            y = product(flat, kernel.astype(self.dtype))  # -> [B*T, O]
         if self.use_bias:
             bias = parameter(self, "bias", nn.initializers.zeros, **{out: self.features})
             y = y + bias.astype(self.dtype)[None]
         return y.reshape(*x.shape[:-1], self.features)
+
+
+def transposed_product(x: Float[Array, "N I"], transposed: Float[Array, "O I"]) -> Float[Array, "N O"]:
+    """X W of W^T; of one row as a matrix times a vector, or XLA on a CPU transposes W^T back to add a bias on the way."""
+    return (transposed @ x[0])[None] if x.shape[0] == 1 else x @ transposed.T
+
+
+def transpose_kernels(params: dict[str, Any], dtype: str) -> dict[str, Any]:
+    """The parameters of a module with every kernel of a `Projection` in it transposed, and in this dtype."""
+    changed = {}
+    for name, value in params.items():
+        if name == "kernel":
+            changed["transposed"] = value.T.astype(dtype)
+        else:
+            changed[name] = transpose_kernels(value, dtype) if isinstance(value, dict) else value
+    return changed
 
 
 @jax.custom_jvp

@@ -95,9 +95,9 @@ class Translator:
         self._engine = Engine(ensemble, self.decoding, mesh, shapes, self._requests.spelling.starts, allowed)
         self._forcing = Forcing(Ensemble(ensemble.members, weights, mean), mesh, shapes)
         self._joiner = Joiner(tokenizers.target, self._longest)
-        self._unstack = jax.jit(decoding_parameters)
-        self._members = [self._unstack(own) for own in members]
-        self._params = [*self._members, *(self._unstack(own) for _, own in drafts)]
+        self._unstack = jax.jit(decoding_parameters, static_argnums=1)
+        self._members = [self._unstack(own, config.dtype) for config, own in zip(configs, members, strict=True)]
+        self._params = [*self._members, *(self._unstack(own, config.dtype) for config, own in drafts)]
 
     @classmethod
     def from_run(
@@ -162,7 +162,7 @@ class Translator:
         """
         if len(self._members) > 1:
             raise InputError("an ensemble has the parameters of several models")
-        members = [self._unstack(params)]
+        members = [self._unstack(params, self._config.dtype)]
         other = object.__new__(Translator)
         other.__dict__.update(self.__dict__, _members=members, _params=[*members, *self._params[1:]])
         return other
