@@ -44,9 +44,26 @@ class Projection(nn.Module):
         return y.reshape(*x.shape[:-1], self.features)
 
 
-def transposed_product(x: Float[Array, "N I"], transposed: Float[Array, "O I"]) -> Float[Array, "N O"]:
-    """X W of W^T; of one row as a matrix times a vector, or XLA on a CPU transposes W^T back to add a bias on the way."""
-    return (transposed @ x[0])[None] if x.shape[0] == 1 else x @ transposed.T
+def transposed_product(
+    x: Float[Array, "N I"], transposed: Float[Array, "O I"], sums: Any = None
+) -> Float[Array, "N O"]:
+    """X W of W^T, fast also for a few rows; `sums` is the dtype of the result, None that of x.
+
+    A product with one axis of outputs packs all of W^T anew at every call, XLA on a CPU; with two axes it does not,
+    which up to 32 rows takes about half the time, and no more beyond.
+    """
+
+    def in_halves(x: Float[Array, "N I"], transposed: Float[Array, "O I"]) -> Float[Array, "N O"]:
+        halves = transposed.reshape(2, -1, transposed.shape[1])
+        products = jnp.einsum("NI,BOI->BNO", x, halves, preferred_element_type=sums)
+        return products.swapaxes(0, 1).reshape(-1, transposed.shape[0])
+
+    def whole(x: Float[Array, "N I"], transposed: Float[Array, "O I"]) -> Float[Array, "N O"]:
+        return jnp.einsum("NI,OI->NO", x, transposed, preferred_element_type=sums)
+
+    if transposed.shape[0] % 2:
+        return whole(x, transposed)
+    return jax.lax.platform_dependent(x, transposed, cpu=in_halves, default=whole)
 
 
 def transpose_kernels(params: dict[str, Any], dtype: str) -> dict[str, Any]:
@@ -101,7 +118,9 @@ def vocabulary_products(x: Float[Array, "*batch D"], table: Float[Array, "V D"])
         return jnp.einsum("ND,RD->NR", flat, rows.astype(x.dtype), preferred_element_type=exact)
 
     flat = x.reshape(-1, x.shape[-1])
-    if pieces("width") == 1 or pieces("vocab") > 1:
+    if x.shape[-2:-1] == (1,):  # of the next token alone: a few rows
+        products = transposed_product(flat, table.astype(x.dtype), exact)
+    elif pieces("width") == 1 or pieces("vocab") > 1:
         products = product(flat, table)
     else:
         blocks = jnp.array_split(table, VOCABULARY_BLOCKS)
