@@ -91,7 +91,7 @@ def _product_jvp(primals: tuple[Any, Any], tangents: tuple[Any, Any]) -> tuple[A
     (x, kernel), (x_tangent, kernel_tangent) = primals, tangents
     transposed = jax.lax.platform_dependent(x.T, cpu=jax.lax.optimization_barrier, default=lambda xt: xt)  # -> [I N]
     along_kernel = jax.lax.dot_general(transposed, kernel_tangent, (((0,), (0,)), ((), ())))
-    return product(x, kernel), x_tangent @ kernel + along_kernel
+    return x @ kernel, x_tangent @ kernel + along_kernel  # a plain product, by which `remat` knows it
 
 
 class VocabularyProjection(nn.Module):
