@@ -27,8 +27,8 @@ from benchmarks import timing
 from benchmarks.base import BASE, parameters
 from transformer_jax import Transformer
 from transformer_jax.decoding import BeamSearch, Greedy
-from transformer_jax.inference import start_cache, step_model
-from transformer_jax.models import Parameters, decoding_parameters
+from transformer_jax.inference import decoding_parameters, start_cache, step_model
+from transformer_jax.models import Parameters
 
 MODULE = "benchmarks.decode"
 OURS = ("ours float32", "ours bfloat16")

@@ -103,7 +103,7 @@ def profile(rows: int, length: int, folder: Path) -> list[dict[str, Any]]:
         sharding.placed(mesh, batch_of(*sentences(rows, length))),
         trainer.asked(0),
     )
-    compiled = trainer.train_step.lower(state, batch, asked).compile()  # type: ignore[attr-defined]
+    compiled = trainer.train_step.lower(state, batch, asked).compile()
     names = dict(re.findall(r"%?([\w.\-]+) = .*?op_name=\"([^\"]*)\"", compiled.as_text()))
 
     def step() -> None:

@@ -28,8 +28,8 @@ import jax.numpy as jnp
 
 from transformer_jax import sharding
 from transformer_jax.decoding import Sentences, SpeculativeGreedy
-from transformer_jax.inference import start_cache, step_model
-from transformer_jax.models import Parameters, Transformer, decoding_parameters
+from transformer_jax.inference import decoding_parameters, start_cache, step_model
+from transformer_jax.models import Parameters, Transformer
 from transformer_jax.runs import open_run
 from transformer_jax.training import evaluation
 from transformer_jax.translation import Line, Translation, Translator, load_member

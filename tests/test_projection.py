@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from transformer_jax.projection import Projection, product, transpose_kernels
 
@@ -53,12 +54,13 @@ def test_the_product_has_the_derivatives_of_a_product_forwards_and_backwards():
     np.testing.assert_allclose(ours[0][1], dx @ kernel + x @ dkernel, rtol=1e-5, atol=1e-5)
 
 
-def test_transposed_kernels_give_the_same_for_one_row_and_for_several():
-    module = Projection(3, ("width", "ffn"), use_bias=True)
+@pytest.mark.parametrize("features", [3, 6])  # odd ones are computed whole, even ones in halves
+def test_transposed_kernels_give_the_same_for_one_row_and_for_several(features):
+    module = Projection(features, ("width", "ffn"), use_bias=True)
     params = nn.meta.unbox(module.init(jax.random.key(0), jnp.ones((1, 5))))["params"]
-    params["bias"] += jnp.arange(3.0)
+    params["bias"] += jnp.arange(float(features))
     transposed = transpose_kernels({"inner": params}, "float32")["inner"]
-    assert {name: leaf.shape for name, leaf in transposed.items()} == {"transposed": (3, 5), "bias": (3,)}
+    assert {name: leaf.shape for name, leaf in transposed.items()} == {"transposed": (features, 5), "bias": (features,)}
     for rows in (1, 2):
         x = jax.random.normal(jax.random.key(rows), (rows, 5))
         expected = module.apply({"params": params}, x)

@@ -21,8 +21,8 @@ from transformer_jax.data.tokenizer import EOS_ID, Tokenizers
 from transformer_jax.decoding.hypotheses import Fetched
 from transformer_jax.errors import InputError
 from transformer_jax.files import write_atomically
-from transformer_jax.inference import apply, start_cache, step_model
-from transformer_jax.models import Parameters, Transformer, decoding_parameters
+from transformer_jax.inference import apply, decoding_parameters, start_cache, step_model
+from transformer_jax.models import Parameters, Transformer
 from transformer_jax.translation import settings_of, strategy_of
 
 PLATFORMS = ("cpu", "cuda", "tpu")

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -9,7 +10,25 @@ from transformer_jax.attention import Cache
 from transformer_jax.decoding import StepModel
 from transformer_jax.layers import DecoderAttention
 from transformer_jax.models import Parameters, Transformer
+from transformer_jax.projection import transpose_kernels
 from transformer_jax.sizes import Size
+
+
+def decoding_parameters(params: Parameters, dtype: str = "float32") -> Parameters:
+    """The parameters as `Transformer.step` wants them, for a model that computes in this dtype.
+
+    The decoder's layers stand one by one instead of stacked: a loop that slices stacked parameters at every step runs
+    1.6 to 1.8 times slower on a CPU. Their kernels lie transposed (see `Projection`), and in `dtype`, so that no step
+    has to cast them.
+    """
+    decoder = dict(params["decoder"])
+    stacked = decoder.pop("layers")
+    depth = jax.tree.leaves(stacked)[0].shape[0]
+    layers = {
+        f"layer_{index}": transpose_kernels(jax.tree.map(lambda leaf, index=index: leaf[index], stacked), dtype)
+        for index in range(depth)
+    }
+    return {**params, "decoder": {**decoder, **layers}}
 
 
 def step_model(model: Transformer, params: Parameters, eos_id: int = 1) -> StepModel:

@@ -47,7 +47,7 @@ class Projection(nn.Module):
 def transposed_product(
     x: Float[Array, "N I"], transposed: Float[Array, "O I"], sums: Any = None
 ) -> Float[Array, "N O"]:
-    """X W of W^T, fast also for a few rows; `sums` is the dtype of the result, None that of x.
+    """The product x W, given W^T; fast also for a few rows; `sums` is the dtype of the result, None that of x.
 
     A product with one axis of outputs packs all of W^T anew at every call, XLA on a CPU; with two axes it does not,
     which up to 32 rows takes about half the time, and no more beyond.
@@ -79,7 +79,7 @@ def transpose_kernels(params: dict[str, Any], dtype: str) -> dict[str, Any]:
 
 @jax.custom_jvp
 def product(x: Float[Array, "N I"], kernel: Float[Array, "I O"]) -> Float[Array, "N O"]:
-    """X W, of which the gradient by W is as fast on a CPU as the product itself.
+    """The product x W, of which the gradient by W is as fast on a CPU as the product itself.
 
     It is x^T times a gradient, which XLA computes at half its speed there unless x^T lies in memory row by row.
     """
@@ -118,11 +118,11 @@ def vocabulary_products(x: Float[Array, "*batch D"], table: Float[Array, "V D"])
         return jnp.einsum("ND,RD->NR", flat, rows.astype(x.dtype), preferred_element_type=exact)
 
     flat = x.reshape(-1, x.shape[-1])
-    if x.shape[-2:-1] == (1,):  # of the next token alone: a few rows
-        products = transposed_product(flat, table.astype(x.dtype), exact)
-    elif pieces("width") == 1 or pieces("vocab") > 1:
-        products = product(flat, table)
-    else:
+    if pieces("width") > 1 and pieces("vocab") == 1:
         blocks = jnp.array_split(table, VOCABULARY_BLOCKS)
         products = jnp.concatenate([jax.checkpoint(product)(flat, rows) for rows in blocks], axis=1)
+    elif x.shape[-2:-1] == (1,):  # of the next token alone: a few rows
+        products = transposed_product(flat, table.astype(x.dtype), exact)
+    else:
+        products = product(flat, table)
     return products.reshape(*x.shape[:-1], -1)

@@ -16,7 +16,8 @@ from transformer_jax.config import DecodingConfig, ModelConfig
 from transformer_jax.data.tokenizer import EOS_ID, Tokenizers, is_text
 from transformer_jax.decoding import Mean
 from transformer_jax.errors import InputError
-from transformer_jax.models import Parameters, Transformer, decoding_parameters
+from transformer_jax.inference import decoding_parameters
+from transformer_jax.models import Parameters, Transformer
 from transformer_jax.runs import RunFolder, open_run
 from transformer_jax.translation.alignment import aligned_parts, words_of
 from transformer_jax.translation.engine import Engine, Output
