@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 from transformer_jax.attention import KeyValue, LayerCache, MultiHeadAttention
 from transformer_jax.config import ModelConfig
 from transformer_jax.dropout import Dropout
+from transformer_jax.masks import SegmentMask
 from transformer_jax.projection import Projection, vocabulary_products
 from transformer_jax.sharding import constrain, parameter
 
@@ -151,7 +152,7 @@ class EncoderLayer(nn.Module):
     def __call__(
         self,
         x: Float[Array, "B S D"],
-        mask: Bool[Array, "#B 1 #S S"] | None = None,
+        mask: Bool[Array, "#B 1 #S S"] | SegmentMask | None = None,
         deterministic: bool = True,
         return_attention: bool = False,
     ) -> tuple[Float[Array, "B S D"], Float[Array, "B H S S"] | None]:
@@ -195,8 +196,8 @@ class DecoderLayer(nn.Module):
         self,
         x: Float[Array, "B T D"],
         memory: Float[Array, "B S D"] | None = None,
-        self_mask: Bool[Array, "#B 1 T T"] | None = None,
-        cross_mask: Bool[Array, "#B 1 #T S"] | None = None,
+        self_mask: Bool[Array, "#B 1 T T"] | SegmentMask | None = None,
+        cross_mask: Bool[Array, "#B 1 #T S"] | SegmentMask | None = None,
         deterministic: bool = True,
         return_attention: bool = False,
     ) -> tuple[Float[Array, "B T D"], DecoderAttention | None]:

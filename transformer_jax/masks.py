@@ -1,5 +1,8 @@
-"""Attention masks, made once at the top of the model: boolean, True = may attend, shaped [B 1 T S]."""
+"""Attention masks, made once at the top of the model: True = may attend, shaped [B 1 T S], or segments that tell it."""
 
+from typing import no_type_check
+
+import flax.struct
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
@@ -19,3 +22,41 @@ def segment_mask(query_segments: Int[Array, "B T"], key_segments: Int[Array, "B 
 def cache_mask(positions: Int[Array, "B T"], capacity: int) -> Bool[Array, "B 1 T {capacity}"]:
     """A query at a position attends to the entries of a key/value cache written up to and with that position."""
     return (jnp.arange(capacity)[None, None, :] <= positions[:, :, None])[:, None]
+
+
+@no_type_check  # of the fields: as a tree it holds shapes and shardings, too
+@flax.struct.dataclass
+class SegmentMask:
+    """A `segment_mask`, and a causal one too where `causal`, as T + S numbers instead of T * S booleans.
+
+    Long sequences need it so, and kernels for accelerators take it so.
+
+    Attributes:
+        query: segments of the queries.
+        key: segments of the keys.
+        causal: queries and keys are the same sequence, of which a position sees nothing behind itself.
+        packed: queries may be of several segments; else they are of segment 1 or padding, and keys of it come first.
+    """
+
+    query: Int[Array, "B T"]
+    key: Int[Array, "B S"]
+    causal: bool = flax.struct.field(pytree_node=False, default=False)
+    packed: bool = flax.struct.field(pytree_node=False, default=True)
+
+    def dense(self) -> Bool[Array, "B 1 T S"]:
+        """The mask of booleans."""
+        return self.rows(self.query, 0)
+
+    def rows(self, query: Int[Array, "B t"], first: int | Int[Array, ""]) -> Bool[Array, "B 1 t S"]:
+        """Its rows of some queries side by side, of which the first stands at this place."""
+        mask = segment_mask(query, self.key)
+        if self.causal:
+            place = first + jnp.arange(query.shape[1])
+            mask &= (place[:, None] >= jnp.arange(self.key.shape[1])[None])[None, None]
+        return mask
+
+    def sees(self) -> Bool[Array, "B T"]:
+        """The queries that may attend to anything."""
+        if self.causal:  # at least to themselves
+            return self.query > 0
+        return segment_mask(self.query, self.key).any((1, 3))

@@ -17,6 +17,7 @@ from transformer_jax.attention import Cache, KeyValue, LayerCache
 from transformer_jax.config import ModelConfig
 from transformer_jax.dropout import Dropout
 from transformer_jax.layers import DecoderAttention, DecoderLayer, Embedding, EncoderLayer, Positions, layer_norm
+from transformer_jax.masks import SegmentMask
 from transformer_jax.projection import VocabularyProjection
 from transformer_jax.sharding import parameter, state_shardings
 from transformer_jax.sizes import Size
@@ -76,7 +77,7 @@ class Encoder(nn.Module):
     def __call__(
         self,
         x: Float[Array, "B S D"],
-        mask: Bool[Array, "#B 1 #S S"] | None = None,
+        mask: Bool[Array, "#B 1 #S S"] | SegmentMask | None = None,
         *,
         deterministic: bool = True,
         return_attention: bool = False,
@@ -108,8 +109,8 @@ class Decoder(nn.Module):
         self,
         x: Float[Array, "B T D"],
         memory: Float[Array, "B S D"] | None = None,
-        self_mask: Bool[Array, "#B 1 T T"] | None = None,
-        cross_mask: Bool[Array, "#B 1 #T S"] | None = None,
+        self_mask: Bool[Array, "#B 1 T T"] | SegmentMask | None = None,
+        cross_mask: Bool[Array, "#B 1 #T S"] | SegmentMask | None = None,
         *,
         deterministic: bool = True,
         return_attention: bool = False,
@@ -226,12 +227,12 @@ class Transformer(nn.Module):
         return_attention: bool = False,
     ) -> tuple[Float[Array, "B S D"], Float[Array, "L B H S S"] | None]:
         """Source tokens to the memory that the decoder attends to, and attention weights where they are wanted."""
-        segments = self.segments_of(tokens) if segments is None else segments
+        packed, segments = segments is not None, self.segments_of(tokens) if segments is None else segments
         embedding = self.embedding if self.config.share_embeddings == "all" else self.source_embedding
         positions = jnp.arange(tokens.shape[1])[None] if positions is None else positions
         x = self.source_positions(embedding(tokens), positions, tokens.shape[1])
         x = self.dropout(x, deterministic=deterministic)
-        mask = masks.segment_mask(segments, segments)
+        mask = SegmentMask(segments, segments, packed=packed)
         return self.encoder(x, mask, deterministic=deterministic, return_attention=return_attention)
 
     def decode(
@@ -246,13 +247,9 @@ class Transformer(nn.Module):
         return_attention: bool = False,
     ) -> tuple[Float[Array, "B T V"], DecoderAttention | None]:
         """Target tokens and the memory to logits, and attention weights where they are wanted."""
-        self_mask = masks.causal_mask(tokens.shape[1])
-        if segments is not None:
-            self_mask &= masks.segment_mask(segments, segments)
-        cross_mask = None
-        if memory_segments is not None:
-            own = jnp.ones_like(tokens) if segments is None else segments
-            cross_mask = masks.segment_mask(own, memory_segments)
+        packed, segments = segments is not None, jnp.ones_like(tokens) if segments is None else segments
+        self_mask = SegmentMask(segments, segments, causal=True, packed=packed)
+        cross_mask = None if memory_segments is None else SegmentMask(segments, memory_segments, packed=packed)
         positions = jnp.arange(tokens.shape[1])[None] if positions is None else positions
         x = self.target_positions(self._embed_target(tokens), positions, tokens.shape[1])
         x = self.dropout(x, deterministic=deterministic)

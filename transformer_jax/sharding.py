@@ -160,14 +160,31 @@ def constrain(x: Shaped[Array, "*shape"], *axes: str | None) -> Shaped[Array, "*
     """
     if math.prod(_sizes().values()) == 1:
         return x
-    rules = dict(AXIS_RULES)
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(*(name and rules[name] for name in axes)))
+    return jax.lax.with_sharding_constraint(x, _spec(axes))
+
+
+def by_device(
+    function: Callable[..., Any], inputs: Sequence[tuple[str | None, ...]], output: tuple[str | None, ...]
+) -> Callable[..., Any]:
+    """The function of arrays, run by each device over what it holds of them, by the logical names of their axes.
+
+    Without a mesh of ours, or on one device, the function itself.
+    """
+    if math.prod(_sizes().values()) == 1:
+        return function
+    specs = [_spec(axes) for axes in (*inputs, output)]
+    return jax.shard_map(function, in_specs=tuple(specs[:-1]), out_specs=specs[-1], check_vma=False)
 
 
 def pieces(axis: str) -> int:
     """The number of pieces that the mesh in context cuts a logical axis into; 1 without a mesh."""
     axes = dict(AXIS_RULES)[axis]
     return math.prod(_sizes().get(name, 1) for name in ((axes,) if isinstance(axes, str) else axes or ()))
+
+
+def _spec(axes: Sequence[str | None]) -> PartitionSpec:
+    rules = dict(AXIS_RULES)
+    return PartitionSpec(*(name and rules[name] for name in axes))
 
 
 def _sizes() -> dict[str, int]:

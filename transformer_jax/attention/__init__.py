@@ -1,0 +1,17 @@
+"""Attention (3.2): scaled dot products as free functions, multiple heads as a module, and keys and values kept."""
+
+from transformer_jax.attention.blockwise import blockwise_attention
+from transformer_jax.attention.cache import Cache, KeyValue, LayerCache
+from transformer_jax.attention.dot_product import attention_weights, dot_product_attention, mix_values
+from transformer_jax.attention.multi_head import MultiHeadAttention
+
+__all__ = [
+    "Cache",
+    "KeyValue",
+    "LayerCache",
+    "MultiHeadAttention",
+    "attention_weights",
+    "blockwise_attention",
+    "dot_product_attention",
+    "mix_values",
+]

@@ -1,0 +1,90 @@
+"""Scaled dot-product attention (3.2.1) as free functions; all weights at once."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+
+def attention_weights(
+    query: Float[Array, "B T H K"],
+    key: Float[Array, "B S H K"],
+    mask: Bool[Array, "#B #H #T S"] | None = None,
+    bias: Float[Array, "#B #H #T S"] | None = None,
+    scale: float | None = None,
+) -> Float[Array, "B H T S"]:
+    """softmax(Q K^T * scale + bias) over the keys that the mask allows (3.2.1, equation 1), in float32 at least.
+
+    Args:
+        query: one vector for each position and head.
+        key: one vector for each place that may be attended to.
+        mask: True = may attend. A query that may attend to nothing gets weights of zero.
+        bias: added to the scaled products.
+        scale: 1 / sqrt(d_k) where None.
+    """
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    exact = jnp.promote_types(query.dtype, jnp.float32)
+    logits = jnp.einsum("BTHK,BSHK->BHTS", query * scale, key, preferred_element_type=exact)
+    if bias is not None:
+        logits = logits + bias
+    if mask is None:
+        return jax.nn.softmax(logits)
+    weights = jax.nn.softmax(jnp.where(mask, logits, jnp.finfo(exact).min))
+    return jnp.where(mask, weights, 0.0)
+
+
+def mix_values(weights: Float[Array, "B H T S"], value: Float[Array, "B S H K"]) -> Float[Array, "B T H K"]:
+    """The values, summed by their weights for each query and head."""
+    # Straight to BTHK, einsum makes a product of value and weights, which XLA on a CPU takes up to 7 times as long for.
+    return jnp.einsum("BHTS,BSHK->BHTK", weights.astype(value.dtype), value).swapaxes(1, 2)
+
+
+def dot_product_attention(
+    query: Float[Array, "B T H K"],
+    key: Float[Array, "B S H K"],
+    value: Float[Array, "B S H K"],
+    mask: Bool[Array, "#B #H #T S"] | None = None,
+    bias: Float[Array, "#B #H #T S"] | None = None,
+    scale: float | None = None,
+    drop: Callable[[Array], Array] | None = None,
+) -> Float[Array, "B T H K"]:
+    """softmax(Q K^T / sqrt(d_k)) V (3.2.1, equation 1).
+
+    A query that may attend to nothing gets zeros. What the mask hides is as if it were not there: neither a gradient
+    nor a NaN or infinity passes through it.
+
+    Args:
+        query: one vector for each position and head.
+        key: one vector for each place that may be attended to.
+        value: what those places give.
+        mask: True = may attend.
+        bias: added to the scaled products.
+        scale: 1 / sqrt(d_k) where None.
+        drop: what becomes of the weights [B H T S] before they mix the values; dropout, say.
+    """
+    query, key, value, bias = shield(query, key, value, mask, bias)
+    weights = attention_weights(query, key, mask, bias, scale)
+    return mix_values(weights if drop is None else drop(weights), value)
+
+
+def shield(
+    query: Float[Array, "B T H K"],
+    key: Float[Array, "B S H K"],
+    value: Float[Array, "B S H K"],
+    mask: Bool[Array, "#B #H #T S"] | None,
+    bias: Float[Array, "#B #H #T S"] | None,
+) -> tuple[Array, Array, Array, Array | None]:
+    """Query, key and value without what would leak through a product with zero, and the bias that makes up for it.
+
+    A product turns 0 * NaN into NaN. So places that are not finite become zero, and a bias of NaN gives them back to
+    the queries that do see them; queries that see nothing become zero.
+    """
+    if mask is None:
+        return query, key, value, bias
+    finite = jnp.isfinite(key).all(-1) & jnp.isfinite(value).all(-1)  # -> [B S H]
+    key, value = (jnp.where(finite[..., None], x, 0) for x in (key, value))
+    sees = jnp.swapaxes(mask.any(-1), 1, 2)[..., None]  # -> [B T H 1]
+    query = jnp.where(sees, query, 0)
+    poison = jnp.where(finite, 0.0, jnp.nan).swapaxes(1, 2)[:, :, None]  # -> [B H 1 S]
+    return query, key, value, poison if bias is None else bias + poison
