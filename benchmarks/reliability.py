@@ -37,7 +37,7 @@ from real_processes import Processes, fingerprints, write_experiment  # noqa: E4
 from transformer_jax import runs, sharding  # noqa: E402
 from transformer_jax.cli.main import main as command_line  # noqa: E402
 from transformer_jax.errors import MISTAKE, PEER_LOST  # noqa: E402
-from transformer_jax.models import abstract_parameters  # noqa: E402
+from transformer_jax.initialisation import abstract_parameters  # noqa: E402
 from transformer_jax.training.checkpoints import Checkpoints  # noqa: E402
 
 # Many steps, so that a run is not over before a signal is on its way; and many checkpoints.

@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from transformer_jax.config import from_json, to_json
-from transformer_jax.models import init_parameters
+from transformer_jax.initialisation import init_parameters
 from transformer_jax.runs import load_experiment
 
 FOLDER = Path(__file__).parent.parent / "experiments"

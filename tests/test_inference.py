@@ -10,7 +10,8 @@ import pytest
 from transformer_jax.config import ModelConfig
 from transformer_jax.decoding import BeamSearch, Greedy, Prefix, Sentences, SpeculativeGreedy
 from transformer_jax.inference import decoding_parameters, start_cache, step_model
-from transformer_jax.models import Transformer, init_parameters
+from transformer_jax.initialisation import init_parameters
+from transformer_jax.models import Transformer
 
 PAD, EOS, LIMIT = 0, 1, 7
 BOTH = ModelConfig(

@@ -13,8 +13,9 @@ from flax.traverse_util import flatten_dict
 from transformer_jax import masks
 from transformer_jax.config import ModelConfig
 from transformer_jax.inference import decoding_parameters
+from transformer_jax.initialisation import init_parameters
 from transformer_jax.layers import Embedding, sinusoids
-from transformer_jax.models import Decoder, Encoder, Transformer, init_parameters
+from transformer_jax.models import Decoder, Encoder, Transformer
 
 CONFIG = ModelConfig(
     encoder_layers=1,

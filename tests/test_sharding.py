@@ -7,7 +7,7 @@ from jax.sharding import PartitionSpec
 
 from transformer_jax.config import MeshConfig, ModelConfig
 from transformer_jax.errors import InputError
-from transformer_jax.models import init_parameters
+from transformer_jax.initialisation import init_parameters
 from transformer_jax.sharding import batch_sharding, check_mesh, check_rows, describe_devices, make_mesh, replicated
 
 CONFIG = ModelConfig(

@@ -14,7 +14,7 @@ _HOMES = {
     "Transformer": "models",
     "Encoder": "models",
     "Decoder": "models",
-    "init_parameters": "models",
+    "init_parameters": "initialisation",
     "EncoderLayer": "layers",
     "DecoderLayer": "layers",
     "MultiHeadAttention": "attention",

@@ -1,7 +1,5 @@
 """The model (Figure 1): the encoder, the decoder, and the Transformer that joins them by encode and decode."""
 
-import functools
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
@@ -9,8 +7,7 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int
 
 from transformer_jax import masks
 from transformer_jax.attention import Cache, KeyValue, LayerCache
@@ -19,7 +16,7 @@ from transformer_jax.dropout import Dropout
 from transformer_jax.layers import DecoderAttention, DecoderLayer, Embedding, EncoderLayer, Positions, layer_norm
 from transformer_jax.masks import SegmentMask
 from transformer_jax.projection import VocabularyProjection
-from transformer_jax.sharding import parameter, state_shardings
+from transformer_jax.sharding import parameter
 from transformer_jax.sizes import Size
 
 Parameters: TypeAlias = dict[str, Any]  # a plain tree; leaves under "layers" have a leading layer axis
@@ -247,16 +244,38 @@ class Transformer(nn.Module):
         return_attention: bool = False,
     ) -> tuple[Float[Array, "B T V"], DecoderAttention | None]:
         """Target tokens and the memory to logits, and attention weights where they are wanted."""
+        x, weights = self.features(
+            tokens,
+            memory,
+            segments=segments,
+            positions=positions,
+            memory_segments=memory_segments,
+            deterministic=deterministic,
+            return_attention=return_attention,
+        )
+        return self.logits(x), weights
+
+    def features(
+        self,
+        tokens: Int[Array, "B T"],
+        memory: Float[Array, "B S D"] | None = None,
+        *,
+        segments: Int[Array, "B T"] | None = None,
+        positions: Int[Array, "B T"] | None = None,
+        memory_segments: Int[Array, "B S"] | None = None,
+        deterministic: bool = True,
+        return_attention: bool = False,
+    ) -> tuple[Float[Array, "B T D"], DecoderAttention | None]:
+        """What `decode` makes its logits of."""
         packed, segments = segments is not None, jnp.ones_like(tokens) if segments is None else segments
         self_mask = SegmentMask(segments, segments, causal=True, packed=packed)
         cross_mask = None if memory_segments is None else SegmentMask(segments, memory_segments, packed=packed)
         positions = jnp.arange(tokens.shape[1])[None] if positions is None else positions
         x = self.target_positions(self._embed_target(tokens), positions, tokens.shape[1])
         x = self.dropout(x, deterministic=deterministic)
-        x, weights = self.decoder(
+        return self.decoder(
             x, memory, self_mask, cross_mask, deterministic=deterministic, return_attention=return_attention
         )
-        return self._logits(x), weights
 
     def start_cache(
         self,
@@ -285,54 +304,15 @@ class Transformer(nn.Module):
         rows = min(cache.capacity, self.config.max_positions) if self.config.positions == "learned" else cache.capacity
         x = self.target_positions(self._embed_target(tokens), jnp.minimum(positions, rows - 1), rows)
         x, cache, weights = self.decoder.step(x, positions, cache, return_attention)
-        return self._logits(x), cache, weights
+        return self.logits(x), cache, weights
 
     def _embed_target(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
         return (self.embedding if self.config.share_embeddings == "all" else self.target_embedding)(tokens)
 
-    def _logits(self, x: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
+    def logits(self, x: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
+        """The logits of features."""
         if self.config.share_embeddings == "none":
             logits = self.output(x)
         else:
             logits = (self.embedding if self.config.share_embeddings == "all" else self.target_embedding).logits(x)
         return logits + self.output_bias[None, None] if self.config.output_bias else logits
-
-
-def initialise(config: ModelConfig, key: Key[Array, ""]) -> Parameters:
-    """Parameters in boxes that carry logical axis names; to be traced, by `init_parameters` or a training state."""
-    model = Transformer(config)
-    tokens = jnp.zeros((1, 2), jnp.int32)
-    if not config.decoder_layers:
-        return model.init(key, tokens, method="encode")["params"]
-    if not config.encoder_layers:
-        return model.init(key, tokens, method="decode")["params"]
-    return model.init(key, tokens, tokens)["params"]
-
-
-def abstract_parameters(config: ModelConfig, mesh: Mesh) -> Parameters:
-    """Shape, dtype and sharding of every parameter on a mesh; computes nothing."""
-    boxed = jax.eval_shape(lambda: initialise(config, jax.random.key(0)))
-    return jax.tree.map(
-        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-        nn.meta.unbox(boxed),
-        state_shardings(boxed, mesh),
-    )
-
-
-def init_parameters(config: ModelConfig, key: Key[Array, ""], mesh: Mesh | None = None) -> Parameters:
-    """Fresh parameters, the same bits on any mesh, each leaf born on the devices that keep it.
-
-    Args:
-        config: sizes and parts of the model.
-        key: the source of all randomness.
-        mesh: the devices; None is the default device.
-    """
-    return _initialiser(config, mesh)(key)
-
-
-@functools.cache  # many seeds, one compilation
-def _initialiser(config: ModelConfig, mesh: Mesh | None) -> Callable[[Key[Array, ""]], Parameters]:
-    shardings = None
-    if mesh is not None:
-        shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_parameters(config, mesh))
-    return jax.jit(lambda key: nn.meta.unbox(initialise(config, key)), out_shardings=shardings)

@@ -18,7 +18,7 @@ from transformer_jax.cli.main import main
 from transformer_jax.config import ModelConfig, TokenizerConfig
 from transformer_jax.data.sources import load_pairs
 from transformer_jax.data.tokenizer import train_tokenizers
-from transformer_jax.models import init_parameters
+from transformer_jax.initialisation import init_parameters
 from transformer_jax.runs import load_experiment
 from transformer_jax.training.checkpoints import Checkpoints
 from transformer_jax.translation import Translator

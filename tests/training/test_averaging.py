@@ -19,7 +19,7 @@ from transformer_jax.config import (
 )
 from transformer_jax.data.tokenizer import train_tokenizers
 from transformer_jax.errors import InputError
-from transformer_jax.models import abstract_parameters
+from transformer_jax.initialisation import abstract_parameters
 from transformer_jax.runs import RunFolder
 from transformer_jax.training.averaging import average, mean_of
 from transformer_jax.training.checkpoints import Checkpoints

@@ -24,7 +24,8 @@ from transformer_jax.data.pipeline import Pipeline
 from transformer_jax.data.sources import Pairs
 from transformer_jax.data.tokenizer import EOS_ID, train_tokenizers
 from transformer_jax.errors import InputError
-from transformer_jax.models import Transformer, init_parameters
+from transformer_jax.initialisation import init_parameters
+from transformer_jax.models import Transformer
 from transformer_jax.sharding import data_mesh
 from transformer_jax.training import evaluation
 from transformer_jax.training.losses import LossSums

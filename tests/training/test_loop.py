@@ -17,7 +17,7 @@ from reversed_words import write_pairs
 from transformer_jax import runs, sharding
 from transformer_jax.config import MeshConfig
 from transformer_jax.errors import InputError
-from transformer_jax.models import abstract_parameters
+from transformer_jax.initialisation import abstract_parameters
 from transformer_jax.training import loop, metrics
 from transformer_jax.training.checkpoints import Checkpoints
 

@@ -7,7 +7,7 @@ import pytest
 
 from transformer_jax.config import Adam, AdamW, ModelConfig, PaperSchedule, Schedule
 from transformer_jax.errors import InputError
-from transformer_jax.models import init_parameters
+from transformer_jax.initialisation import init_parameters
 from transformer_jax.training.optimizer import learning_rate, make_optimizer
 
 

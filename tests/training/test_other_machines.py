@@ -12,7 +12,7 @@ from real_processes import fingerprints
 
 from transformer_jax import runs, sharding
 from transformer_jax.config import BatchConfig, MeshConfig, ModelConfig
-from transformer_jax.models import abstract_parameters
+from transformer_jax.initialisation import abstract_parameters
 from transformer_jax.training import loop, metrics
 from transformer_jax.training.checkpoints import Checkpoints
 from transformer_jax.training.observer import Observer

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 from parallel import ALL, DATA, FSDP, ONE, QUICK, TENSOR, TIED, UNTIED, make_batch, mesh_of
 
+from transformer_jax.attention import blockwise_attention, paths
 from transformer_jax.config import TrainingConfig
 from transformer_jax.dropout import dropout
-from transformer_jax.models import Transformer, abstract_parameters
+from transformer_jax.initialisation import abstract_parameters
+from transformer_jax.models import Transformer
 from transformer_jax.projection import vocabulary_products
 from transformer_jax.sharding import batch_sharding, on_mesh
+from transformer_jax.training import step
 from transformer_jax.training.step import batch_loss, gradients
 
 
@@ -92,6 +95,14 @@ def test_unrolled_layers_that_are_computed_again():
 
 def test_layers_of_which_all_but_products_is_computed_again():
     assert_equal(first_step(TIED, ONE, remat="products"), first_step(TIED, ONE))
+
+
+def test_long_rows_of_which_attention_and_logits_are_computed_in_parts(monkeypatch):
+    whole = first_step(UNTIED, ONE)
+    monkeypatch.setattr(step, "LOGITS", 4 * 16 * 3 * UNTIED.vocab_size // 8)  # bytes of three places of every row
+    monkeypatch.setattr(paths, "WHOLE", 2)
+    monkeypatch.setattr(paths, "blockwise_attention", functools.partial(blockwise_attention, block=3))
+    assert_equal(first_step(UNTIED, ALL, remat="none"), whole)  # another call than those that are kept
 
 
 def test_parts_of_a_batch_that_hold_different_numbers_of_tokens():

@@ -17,7 +17,8 @@ import pytest
 from parallel import ALL, DATA, FSDP, ONE, QUICK, ROWS, SOURCE, TARGET, TENSOR, TIED, make_batch, mesh_of
 
 from transformer_jax.config import Adam, BatchConfig, Experiment, ModelConfig, Numerals, Schedule, TrainingConfig
-from transformer_jax.models import Transformer, abstract_parameters
+from transformer_jax.initialisation import abstract_parameters
+from transformer_jax.models import Transformer
 from transformer_jax.programs import collectives, moved_by_kind
 from transformer_jax.sharding import batch_sharding, on_mesh
 from transformer_jax.training.step import Trainer, batch_loss

@@ -20,7 +20,8 @@ from transformer_jax.config import (
     TrainingConfig,
 )
 from transformer_jax.data.batch import Batch, Side
-from transformer_jax.models import Transformer, init_parameters
+from transformer_jax.initialisation import init_parameters
+from transformer_jax.models import Transformer
 from transformer_jax.sharding import ONE_DEVICE, make_mesh
 from transformer_jax.training.step import (
     SETTLED,

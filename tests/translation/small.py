@@ -6,7 +6,7 @@ import jax
 
 from transformer_jax.config import ModelConfig
 from transformer_jax.data.tokenizer import EOS_ID
-from transformer_jax.models import init_parameters
+from transformer_jax.initialisation import init_parameters
 
 MODEL = ModelConfig(
     encoder_layers=1,

@@ -12,7 +12,8 @@ from small import MODEL, parameters
 from transformer_jax.config import DecodingConfig
 from transformer_jax.data.tokenizer import EOS_ID, PAD_ID
 from transformer_jax.errors import InputError
-from transformer_jax.models import Transformer, init_parameters
+from transformer_jax.initialisation import init_parameters
+from transformer_jax.models import Transformer
 from transformer_jax.translation import Line, Translator
 
 SENTENCES = ["abc", "dead bee", "a", "cab e d", "bad cab bead ace add"]

@@ -12,7 +12,8 @@ from transformer_jax.config import DecodingConfig
 from transformer_jax.data.tokenizer import EOS_ID, PAD_ID, Tokenizers
 from transformer_jax.decoding import BeamSearch
 from transformer_jax.errors import InputError
-from transformer_jax.models import Transformer, init_parameters
+from transformer_jax.initialisation import init_parameters
+from transformer_jax.models import Transformer
 from transformer_jax.translation import Translator
 from transformer_jax.translation import translator as translator_module
 

@@ -7,7 +7,8 @@ from jax.sharding import Mesh
 from transformer_jax.config import Experiment
 from transformer_jax.data.tokenizer import Tokenizers
 from transformer_jax.errors import InputError
-from transformer_jax.models import Parameters, abstract_parameters
+from transformer_jax.initialisation import abstract_parameters
+from transformer_jax.models import Parameters
 from transformer_jax.runs import RunFolder, check_digests, open_run
 from transformer_jax.training.checkpoints import Checkpoints
 from transformer_jax.training.metrics import score_of

@@ -1,0 +1,54 @@
+"""Fresh parameters: the same bits on any mesh, each leaf born on the devices that keep it."""
+
+import functools
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jaxtyping import Array, Key
+
+from transformer_jax.config import ModelConfig
+from transformer_jax.models import Parameters, Transformer
+from transformer_jax.sharding import state_shardings
+
+
+def initialise(config: ModelConfig, key: Key[Array, ""]) -> Parameters:
+    """Parameters in boxes that carry logical axis names; to be traced, by `init_parameters` or a training state."""
+    model = Transformer(config)
+    tokens = jnp.zeros((1, 2), jnp.int32)
+    if not config.decoder_layers:
+        return model.init(key, tokens, method="encode")["params"]
+    if not config.encoder_layers:
+        return model.init(key, tokens, method="decode")["params"]
+    return model.init(key, tokens, tokens)["params"]
+
+
+def abstract_parameters(config: ModelConfig, mesh: Mesh) -> Parameters:
+    """Shape, dtype and sharding of every parameter on a mesh; computes nothing."""
+    boxed = jax.eval_shape(lambda: initialise(config, jax.random.key(0)))
+    return jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        nn.meta.unbox(boxed),
+        state_shardings(boxed, mesh),
+    )
+
+
+def init_parameters(config: ModelConfig, key: Key[Array, ""], mesh: Mesh | None = None) -> Parameters:
+    """Fresh parameters, the same bits on any mesh, each leaf born on the devices that keep it.
+
+    Args:
+        config: sizes and parts of the model.
+        key: the source of all randomness.
+        mesh: the devices; None is the default device.
+    """
+    return _initialiser(config, mesh)(key)
+
+
+@functools.cache  # many seeds, one compilation
+def _initialiser(config: ModelConfig, mesh: Mesh | None) -> Callable[[Key[Array, ""]], Parameters]:
+    shardings = None
+    if mesh is not None:
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_parameters(config, mesh))
+    return jax.jit(lambda key: nn.meta.unbox(initialise(config, key)), out_shardings=shardings)
