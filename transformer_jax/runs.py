@@ -41,6 +41,7 @@ class RunFolder:
         self.timings = self.path / "timings.jsonl"  # values of the clock
         self.incidents = self.path / "incidents.jsonl"  # bad steps, and what was done about them
         self.tensorboard = self.path / "tensorboard"
+        self.profile = self.path / "profile"  # a trace of a few steps, where it was asked for
         self.curves = self.path / "curves.png"
         self.attention = self.path / "attention.png"
         self.translations = self.path / "translations"

@@ -150,6 +150,7 @@ def on_mesh(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
             return function(*arguments)
 
+    traced.__name__ = getattr(function, "func", function).__name__  # the program's, in logs and profiles
     return traced
 
 

@@ -15,19 +15,24 @@ from transformer_jax.training import loop
 def launched(monkeypatch):
     """What a training would be launched with."""
     calls = []
-    monkeypatch.setattr(loop, "train", lambda *arguments: calls.append(arguments) or 0)
+    monkeypatch.setattr(loop, "train", lambda *arguments, **options: calls.append((*arguments, options)) or 0)
     return calls
 
 
 def test_the_experiment_of_the_file(experiment_file, launched):
     assert main(["train", str(experiment_file), "--workdir", "somewhere"]) == 0
-    assert launched == [(load_experiment(experiment_file), Path("somewhere"))]
+    assert launched == [(load_experiment(experiment_file), Path("somewhere"), {"profile": False})]
+
+
+def test_profile(experiment_file, launched):
+    assert main(["train", str(experiment_file), "--workdir", "somewhere", "--profile"]) == 0
+    assert launched[0][-1] == {"profile": True}
 
 
 def test_fields_as_flags(experiment_file, launched):
     flags = "--model.dropout 0.25 --model.num_heads 2 --training.steps None --training.epochs 7 --data.dir there"
     assert main(["train", str(experiment_file), *flags.split(), "--workdir", "x", "--schedule.kind", "cosine"]) == 0
-    ((experiment, _),) = launched
+    ((experiment, *_),) = launched
     expected = load_experiment(experiment_file)
     expected = dataclasses.replace(
         expected,

@@ -155,7 +155,7 @@ class TestProgress:
         with ProgressReport(total, start, stream) as progress:
             for step in steps:
                 progress.advance(step)
-            progress.report(loss=2.5, learning_rate=0.00125, tokens_per_second=12_345.6)
+            progress.report(loss=2.5, learning_rate=0.00125, target_tokens_per_second=12_345.6)
             progress.write("a line")
 
     def test_plain_lines_elsewhere_than_on_a_terminal(self):

@@ -22,15 +22,18 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _train_of(default: Experiment) -> Callable[..., int]:
-    def train(workdir: Path, experiment: Annotated[Experiment, tyro.conf.arg(name="")] = default) -> int:
+    def train(
+        workdir: Path, experiment: Annotated[Experiment, tyro.conf.arg(name="")] = default, profile: bool = False
+    ) -> int:
         """Trains an experiment in a run folder, or goes on where that folder stands.
 
         Args:
             workdir: the run folder: everything that the run writes goes there.
             experiment: the experiment of the file, each of its fields a flag.
+            profile: also writes a trace of a few steps to the run folder, for TensorBoard, XProf or Perfetto.
         """
         from transformer_jax.training import loop
 
-        return loop.train(experiment, workdir)
+        return loop.train(experiment, workdir, profile=profile)
 
     return train

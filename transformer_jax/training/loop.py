@@ -16,6 +16,7 @@ import numpy as np
 
 from transformer_jax import processes, runs, sharding
 from transformer_jax.config import Experiment
+from transformer_jax.data.batch import Batch
 from transformer_jax.errors import DivergenceError, InputError
 from transformer_jax.files import write_atomically
 from transformer_jax.runs import RunFolder
@@ -28,6 +29,7 @@ from transformer_jax.training.interruption import Interruption, exit_code
 from transformer_jax.training.metrics import say, score_of
 from transformer_jax.training.observer import Observer
 from transformer_jax.training.position import Position
+from transformer_jax.training.profiling import Profile
 from transformer_jax.training.step import SPIKE, StepReport, Trainer, TrainState
 from transformer_jax.translation import Translator, read_parameters
 
@@ -35,7 +37,7 @@ SAMPLES = 5  # translations shown at the end
 IN_FLIGHT = 1  # steps that may be under way while the report of the one before is read; gloo hangs with many
 
 
-def train(experiment: Experiment, workdir: str | Path, *, until: int | None = None) -> int:
+def train(experiment: Experiment, workdir: str | Path, *, until: int | None = None, profile: bool = False) -> int:
     """Trains an experiment in a run folder, from its newest checkpoint on; returns the exit code.
 
     Args:
@@ -43,16 +45,17 @@ def train(experiment: Experiment, workdir: str | Path, *, until: int | None = No
         workdir: the run folder.
         until: a step after which the run stops as if a signal had asked it to: saved, and without the report of a run
             that is over. The schedule is still that of the whole run.
+        profile: a trace of a few steps is written to the run folder, too.
 
     Raises:
         InputError: on whatever the user can mend, before anything is compiled where that can be known.
         DivergenceError: when the run went back to its checkpoints as often as it may.
     """
     with processes.started(experiment.processes):
-        return train_among(experiment, workdir, until=until)
+        return train_among(experiment, workdir, until=until, profile=profile)
 
 
-def train_among(experiment: Experiment, workdir: str | Path, *, until: int | None = None) -> int:
+def train_among(experiment: Experiment, workdir: str | Path, *, until: int | None = None, profile: bool = False) -> int:
     """What `train` does, among processes that are connected already."""
     mesh = sharding.make_mesh(experiment.mesh)
     sharding.check_mesh(mesh, experiment.model)
@@ -62,11 +65,10 @@ def train_among(experiment: Experiment, workdir: str | Path, *, until: int | Non
     say(sharding.describe_devices(mesh))
     with contextlib.ExitStack() as held:
         processes.on_coordinator(lambda: held.enter_context(runs.lock(workdir)))
-        return _train(experiment, workdir, mesh, until)
+        return _train(experiment, RunFolder(workdir), mesh, until, profile)
 
 
-def _train(experiment: Experiment, workdir: str | Path, mesh: jax.sharding.Mesh, until: int | None) -> int:
-    folder = RunFolder(workdir)
+def _train(experiment: Experiment, folder: RunFolder, mesh: jax.sharding.Mesh, until: int | None, profile: bool) -> int:
     processes.on_coordinator(lambda: runs.start(folder.path, experiment))
     data = datasets.load(experiment, folder, mesh)
     processes.on_coordinator(
@@ -79,13 +81,17 @@ def _train(experiment: Experiment, workdir: str | Path, mesh: jax.sharding.Mesh,
         )
     )
     config = experiment.training
-    with Interruption() as interruption, checkpoints_of(folder, experiment) as checkpoints:
+    with (
+        Interruption() as interruption,
+        checkpoints_of(folder, experiment) as checkpoints,
+        Profile(folder.profile if profile else None) as steps,
+    ):
         trainer = Trainer(experiment, mesh, config.steps or data.training_batches.total_steps(config.epochs or 0))
         state, position = _restore(trainer, checkpoints)
         if position.is_last(trainer.total_steps) and processes.agree(folder.results.exists()):
             say(f"{folder.path}: finished at step {position.step:,}; nothing to do; see {folder.results}")
             return 0
-        run = _Run(folder, data, trainer, checkpoints, interruption, until)
+        run = _Run(folder, data, trainer, checkpoints, interruption, steps, until)
         position = run.until_the_end(state, position)
         asked = processes.highest(interruption.signal or 0)
     if asked:
@@ -166,6 +172,7 @@ class _Run:
     trainer: Trainer
     checkpoints: Checkpoints
     interruption: Interruption
+    steps: Profile
     until: int | None  # the step to stop after, where that is not the last
 
     def until_the_end(self, state: TrainState, position: Position) -> Position:
@@ -193,7 +200,7 @@ class _Run:
             asked, last, enough = 0, position.is_last(self.trainer.total_steps), self._is_enough(position)
             while not (asked or last or enough):
                 examples = batches.examples(position.epoch, position.batch)
-                state, told = self.trainer.train_step(state, next(upcoming), self._asked())
+                state, told = self._step(state, next(upcoming), position.step + 1)
                 position = position.after(examples, batches.following(position.epoch, position.batch))
                 in_flight.append((position, examples.tolist(), told))
                 last, enough = position.is_last(self.trainer.total_steps), self._is_enough(position)
@@ -219,8 +226,10 @@ class _Run:
     def _is_enough(self, position: Position) -> bool:
         return self.until is not None and position.step >= self.until
 
-    def _asked(self) -> jax.Array:
-        return self.trainer.asked(int(self.interruption.signal or 0))
+    def _step(self, state: TrainState, batch: Batch, number: int) -> tuple[TrainState, jax.Array]:
+        asked = self.trainer.asked(int(self.interruption.signal or 0))
+        with jax.transfer_guard("disallow"):  # all it takes is on the devices already
+            return self.steps.run(lambda: self.trainer.train_step(state, batch, asked), number)
 
     def _save(
         self, state: TrainState, position: Position, measured: dict[str, float] | None, observer: Observer

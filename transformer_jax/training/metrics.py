@@ -156,9 +156,13 @@ class ProgressReport:
         if self._bar is not None:
             self._bar.update(step - self._bar.n)
 
-    def report(self, *, loss: float, learning_rate: float, tokens_per_second: float) -> None:
-        """Shows the numbers of the step last told; tokens are those of the target, padding not counted."""
-        numbers = f"loss {loss:.4f}, learning rate {learning_rate:.3g}, {tokens_per_second:,.0f} target tokens/s"
+    def report(
+        self, *, loss: float, learning_rate: float, target_tokens_per_second: float, peak_share: float | None = None
+    ) -> None:
+        """Shows the numbers of the step last told; padding is no token, the peak is that of the devices in bfloat16."""
+        speed = f"{target_tokens_per_second:,.0f} target tokens/s"
+        share = "" if peak_share is None else f", {peak_share:.1%} of the peak"
+        numbers = f"loss {loss:.4f}, learning rate {learning_rate:.3g}, {speed}{share}"
         if self._bar is not None:
             self._bar.set_postfix_str(numbers)
         else:

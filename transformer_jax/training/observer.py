@@ -1,14 +1,16 @@
 """What is measured of a run between its steps, and told to its logs and to whoever watches."""
 
+import functools
 import time
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from typing import Any
 
 import jax
 
-from transformer_jax import processes
+from transformer_jax import accelerators, processes, programs
 from transformer_jax.runs import RunFolder
-from transformer_jax.training import evaluation
+from transformer_jax.training import evaluation, planning
 from transformer_jax.training.data import Data
 from transformer_jax.training.incidents import Incidents
 from transformer_jax.training.metrics import MetricsLog, ProgressReport, score_of
@@ -90,12 +92,28 @@ class Observer:
             "train/skipped_steps": int(progress.skipped),
             "train/examples": position.examples,
         }
-        speed = tokens / (now - self._logged_at)
-        self._logged_at = now
+        seconds, self._logged_at = now - self._logged_at, now
+        timings = {"target_tokens_per_second": tokens / seconds}
+        if self._peak_steps is not None:
+            timings["peak_share"] = (steps + int(progress.skipped)) / seconds / self._peak_steps
         if self._log is not None and self._progress is not None:
-            self._log.write(position.step, metrics, {"target_tokens_per_second": speed})
-            self._progress.report(loss=loss, learning_rate=rate, tokens_per_second=speed)
+            self._log.write(position.step, metrics, timings)
+            self._progress.report(loss=loss, learning_rate=rate, **timings)
         return self.trainer.reset_progress(state)
+
+    @functools.cached_property
+    def _peak_steps(self) -> float | None:
+        """Steps a second at which the devices would reach their peak; None where that is not known.
+
+        It counts the products of the model, once, also where some are computed again for less memory.
+        """
+        devices = self.trainer.mesh.devices
+        peak = accelerators.peak_operations(devices.flat[0].device_kind)
+        if peak is None:
+            return None
+        training = replace(self.experiment.training, remat="none")
+        plain = Trainer(replace(self.experiment, training=training), self.trainer.mesh, self.trainer.total_steps)
+        return peak * devices.size / programs.flops_of(planning.trace(plain).jaxpr)
 
     def evaluate(self, state: TrainState, step: int) -> dict[str, float] | None:
         """Loss and scores on the validation split; None where there is none."""
