@@ -194,22 +194,26 @@ def test_lines_that_arrive_one_by_one_come_out_the_same(small):
     assert [translation.text for translation in slowly()] == small.translate(SENTENCES)
 
 
-@pytest.mark.parametrize("batch_size", [8, pytest.param(1, marks=pytest.mark.slow)])
-def test_few_programs(tokenizers, batch_size):
-    """500 lines of all lengths, and a few: nothing is compiled that warming up did not, for two shapes."""
+@pytest.mark.parametrize(("batch_size", "sizes"), [(8, 2), pytest.param(1, 1, marks=pytest.mark.slow)])
+def test_few_programs(tokenizers, batch_size, sizes):
+    """500 lines of all lengths, and a few: one search for each of two shapes, in a full batch and in a part of one.
+
+    Nothing is compiled that warming up did not.
+    """
     random = np.random.default_rng(7)
     sentences = [" ".join(random.choice(list("abcde"), random.integers(0, 30))) for _ in range(500)]
     fresh = Translator(MODEL, parameters(), tokenizers, DecodingConfig(beam=1, batch_size=batch_size, longest=32))
     compiled = []
 
-    def count(event, duration, **_):
+    def count(event, duration, fun_name="", **_):
         if event == "/jax/core/compile/backend_compile_duration":
-            compiled.append(event)
+            compiled.append(fun_name)
 
     jax.monitoring.register_event_duration_secs_listener(count)
     try:
         fresh.warm_up()
-        assert 6 <= len(compiled) <= 24
+        assert compiled.count("jit(_advance_batch)") == 2 * sizes
+        assert len(compiled) <= 24
         compiled.clear()
         fresh.translate(sentences)
         fresh.translate(sentences[::7])
