@@ -1,5 +1,7 @@
 """The model that all systems run: the paper's base size, over 8,000 pieces, as Marian has it."""
 
+from typing import TypeAlias
+
 import jax
 import numpy as np
 
@@ -9,6 +11,7 @@ from transformer_jax.data.batch import Batch, Side
 from transformer_jax.models import Parameters
 
 EOS = 1
+Pair: TypeAlias = tuple[np.ndarray, np.ndarray]  # padded ids of sources and of targets, a sentence a row
 BASE = ModelConfig(
     vocab_size=8_000,
     positions="halves",
@@ -25,7 +28,7 @@ def parameters(config: ModelConfig = BASE, seed: int = 0) -> Parameters:
     return params
 
 
-def sentences(rows: int, length: int, seed: int = 0) -> list[np.ndarray]:
+def sentences(rows: int, length: int, seed: int = 0) -> Pair:
     """Random ids, padded, of both sides."""
     random = np.random.default_rng(seed)
     sides = []
@@ -33,11 +36,12 @@ def sentences(rows: int, length: int, seed: int = 0) -> list[np.ndarray]:
         lengths = random.integers(-(-3 * length // 4), length + 1, rows)
         tokens = random.integers(2, BASE.vocab_size, (rows, length), np.int32)
         sides.append(np.where(np.arange(length) < lengths[:, None], tokens, 0).astype(np.int32))
-    return sides
+    return sides[0], sides[1]
 
 
-def batch_of(source: np.ndarray, target: np.ndarray) -> Batch:
+def batch_of(pair: Pair) -> Batch:
     """A batch of one sentence a row."""
+    source, target = pair
 
     def side(tokens: np.ndarray, read: np.ndarray, **fields: np.ndarray) -> Side:
         positions = np.broadcast_to(np.arange(tokens.shape[1], dtype=np.int32), tokens.shape)

@@ -100,7 +100,7 @@ def profile(rows: int, length: int, folder: Path) -> list[dict[str, Any]]:
     trainer = Trainer(experiment_of(BASE, rows, length), mesh, 1_000)
     state, batch, asked = (
         trainer.new_state(),
-        sharding.placed(mesh, batch_of(*sentences(rows, length))),
+        sharding.placed(mesh, batch_of(sentences(rows, length))),
         trainer.asked(0),
     )
     compiled = trainer.train_step.lower(state, batch, asked).compile()

@@ -1,4 +1,6 @@
-"""The linear projection."""
+"""The linear projection, and what a loss needs of products with all words."""
+
+import math
 
 import flax.linen as nn
 import jax
@@ -6,7 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from transformer_jax.projection import Projection, product, transpose_kernels
+from transformer_jax import projection
+from transformer_jax.projection import (
+    LogitSums,
+    Projection,
+    product,
+    transpose_kernels,
+    vocabulary_products,
+    vocabulary_sums,
+)
 
 
 def test_it_is_x_times_kernel_plus_bias():
@@ -74,3 +84,56 @@ def test_on_a_cpu_the_gradient_of_the_kernel_reads_a_transposed_copy_row_by_row(
     text = gradient.lower(kernel, x).compile().as_text()
     assert "lhs_contracting_dims={1}, rhs_contracting_dims={0}" in text
     assert "lhs_contracting_dims={0}" not in text
+
+
+class TestVocabularySums:
+    places, words, width = (2, 3), 11, 5
+    x = jax.random.normal(jax.random.key(0), (*places, width))
+    table, bias = jax.random.normal(jax.random.key(1), (words, width)), jnp.linspace(-1.0, 1.0, words)
+    targets = jnp.array([[0, 10, 4], [7, 3, 3]])
+
+    def of_all(self, x, table, bias):
+        logits = vocabulary_products(x, table)
+        return LogitSums.of(logits if bias is None else logits + bias[None, None], self.targets)
+
+    def test_by_hand(self):
+        found = LogitSums.of(jnp.log(jnp.array([[1.0, 3.0, 4.0]])), jnp.array([2]))
+        np.testing.assert_allclose(found, [[math.log(8)], [math.log(4)], [math.log(12)]], rtol=1e-6)
+
+    @pytest.mark.parametrize("blocks", [1, 2, 4, 11])
+    @pytest.mark.parametrize("with_bias", [True, False])
+    def test_in_blocks_they_are_those_of_all_logits_and_so_are_their_gradients(self, blocks, with_bias, monkeypatch):
+        monkeypatch.setattr(projection, "LARGEST", -(-4 * 6 * self.words // blocks))
+        bias = self.bias if with_bias else None
+        arrays = self.x, self.table, *([bias] if with_bias else [])
+        found = vocabulary_sums(self.x, self.table, self.targets, bias)
+        for one, other in zip(found, self.of_all(self.x, self.table, bias), strict=True):
+            assert one.shape == self.places
+            np.testing.assert_allclose(one, other, atol=1e-5)
+
+        def loss(sums):
+            return (sums.normaliser - 0.9 * sums.target - 0.1 * sums.total / self.words).sum()
+
+        def by_blocks(x, table, bias=None):
+            return loss(vocabulary_sums(x, table, self.targets, bias))
+
+        gradients = jax.grad(by_blocks, argnums=range(len(arrays)))(*arrays)
+        expected = jax.grad(lambda x, table, bias=None: loss(self.of_all(x, table, bias)), range(len(arrays)))(*arrays)
+        for one, other in zip(gradients, expected, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-5)
+            assert other.any()
+
+    def test_one_block_is_in_memory_at_a_time(self, monkeypatch):
+        x, table = jax.ShapeDtypeStruct((1, 600, 7), jnp.float32), jax.ShapeDtypeStruct((1997, 7), jnp.float32)
+        targets = jnp.zeros((1, 600), int)
+
+        def loss(x, table):
+            sums = vocabulary_sums(x, table, targets)
+            return (sums.normaliser - sums.target).sum()
+
+        def temporaries(blocks):
+            monkeypatch.setattr(projection, "LARGEST", -(-4 * 600 * 1997 // blocks))
+            gradient = jax.jit(jax.grad(lambda *arrays: loss(*arrays), argnums=(0, 1)))
+            return gradient.lower(x, table).compile().memory_analysis().temp_size_in_bytes
+
+        assert temporaries(8) < temporaries(1) / 3

@@ -16,7 +16,7 @@ from transformer_jax.attention import KeyValue, LayerCache, MultiHeadAttention
 from transformer_jax.config import ModelConfig
 from transformer_jax.dropout import Dropout
 from transformer_jax.masks import SegmentMask
-from transformer_jax.projection import Projection, vocabulary_products
+from transformer_jax.projection import LogitSums, Projection, vocabulary_products, vocabulary_sums
 from transformer_jax.sharding import constrain, parameter
 
 
@@ -41,6 +41,12 @@ class Embedding(nn.Module):
     def logits(self, x: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
         """The products with every token's vector, in float32 at least."""
         return vocabulary_products(x, self.table)
+
+    def logit_sums(
+        self, x: Float[Array, "B T D"], targets: Int[Array, "B T"], bias: Float[Array, " V"] | None
+    ) -> LogitSums:
+        """What a loss needs of the logits."""
+        return vocabulary_sums(x, self.table, targets, bias)
 
 
 def sinusoids(

@@ -15,7 +15,7 @@ from transformer_jax.config import ModelConfig
 from transformer_jax.dropout import Dropout
 from transformer_jax.layers import DecoderAttention, DecoderLayer, Embedding, EncoderLayer, Positions, layer_norm
 from transformer_jax.masks import SegmentMask
-from transformer_jax.projection import VocabularyProjection
+from transformer_jax.projection import LogitSums, VocabularyProjection
 from transformer_jax.sharding import parameter
 from transformer_jax.sizes import Size
 
@@ -172,7 +172,7 @@ class Transformer(nn.Module):
             self.source_embedding = Embedding(config.source_vocab_size or config.vocab_size, config)
             self.target_embedding = Embedding(config.vocab_size, config)
         if config.share_embeddings == "none":
-            self.output = VocabularyProjection(config.vocab_size)
+            self.output = VocabularyProjection(config.vocab_size, config.width)
         if config.output_bias:
             self.output_bias = parameter(self, "output_bias", nn.initializers.zeros, vocab=config.vocab_size)
         if config.encoder_layers:
@@ -311,8 +311,14 @@ class Transformer(nn.Module):
 
     def logits(self, x: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
         """The logits of features."""
-        if self.config.share_embeddings == "none":
-            logits = self.output(x)
-        else:
-            logits = (self.embedding if self.config.share_embeddings == "all" else self.target_embedding).logits(x)
+        logits = self._output().logits(x)
         return logits + self.output_bias[None, None] if self.config.output_bias else logits
+
+    def logit_sums(self, x: Float[Array, "B T D"], targets: Int[Array, "B T"]) -> LogitSums:
+        """What a loss needs of the logits of features, which need not all exist for it."""
+        return self._output().logit_sums(x, targets, self.output_bias if self.config.output_bias else None)
+
+    def _output(self) -> Embedding | VocabularyProjection:
+        if self.config.share_embeddings == "none":
+            return self.output
+        return self.embedding if self.config.share_embeddings == "all" else self.target_embedding

@@ -1,15 +1,17 @@
 """The linear projection that attention, feed-forward network and output are made of."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from transformer_jax.sharding import parameter, pieces
 
-VOCABULARY_BLOCKS = 4  # of a table of 37,000 rows, a block is about the size of a layer of the same width
+LARGEST = 2**30  # bytes that the logits of a device may take
+FEWEST = 4  # blocks of a table that is gathered: of 37,000 rows, one is about the size of a layer of the same width
 
 
 class Projection(nn.Module):
@@ -98,31 +100,112 @@ class VocabularyProjection(nn.Module):
     """x W to logits, by a matrix [D, V] that no embedding shares."""
 
     vocab_size: int
+    width: int
 
-    @nn.compact
-    def __call__(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch V"]:
+    def setup(self) -> None:
+        """One matrix [D, V]."""
+        sizes = {"width": self.width, "vocab": self.vocab_size}
+        self.kernel = parameter(self, "kernel", nn.initializers.xavier_uniform(), **sizes)
+
+    def logits(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch V"]:
         """Features to logits, in float32 at least."""
-        sizes = {"width": x.shape[-1], "vocab": self.vocab_size}
-        return vocabulary_products(x, parameter(self, "kernel", nn.initializers.xavier_uniform(), **sizes).T)
+        return vocabulary_products(x, self.kernel.T)
+
+    def logit_sums(
+        self, x: Float[Array, "*batch D"], targets: Int[Array, "*batch"], bias: Float[Array, " V"] | None
+    ) -> "LogitSums":
+        """What a loss needs of the logits."""
+        return vocabulary_sums(x, self.kernel.T, targets, bias)
 
 
 def vocabulary_products(x: Float[Array, "*batch D"], table: Float[Array, "V D"]) -> Float[Array, "*batch V"]:
-    """The products of each vector with every row of the table, in float32 at least.
-
-    Where devices share the columns of a table but not its rows, each of them needs all of it: it is gathered a block of
-    rows at a time, and again in the backward pass, so that no device ever holds the whole.
-    """
-    exact = jnp.promote_types(x.dtype, jnp.float32)
-
-    def product(flat: Float[Array, "N D"], rows: Float[Array, "R D"]) -> Float[Array, "N R"]:
-        return jnp.einsum("ND,RD->NR", flat, rows.astype(x.dtype), preferred_element_type=exact)
-
+    """The products of each vector with every row of the table, in float32 at least."""
     flat = x.reshape(-1, x.shape[-1])
-    if pieces("width") > 1 and pieces("vocab") == 1:
-        blocks = jnp.array_split(table, VOCABULARY_BLOCKS)
-        products = jnp.concatenate([jax.checkpoint(product)(flat, rows) for rows in blocks], axis=1)
-    elif x.shape[-2:-1] == (1,):  # of the next token alone: a few rows
-        products = transposed_product(flat, table.astype(x.dtype), exact)
+    if x.shape[-2:-1] == (1,):  # of the next token alone: a few rows
+        products = transposed_product(flat, table.astype(x.dtype), _exact(x))
     else:
-        products = product(flat, table)
+        products = _products(flat, table)
     return products.reshape(*x.shape[:-1], -1)
+
+
+class LogitSums(NamedTuple):
+    """What a loss needs of the logits z of each place."""
+
+    normaliser: Float[Array, "*batch"]  # logsumexp z
+    target: Float[Array, "*batch"]  # z[target]
+    total: Float[Array, "*batch"]  # sum z
+
+    @staticmethod
+    def of(
+        logits: Float[Array, "*batch R"], targets: Int[Array, "*batch"], first: int | Int[Array, ""] = 0
+    ) -> "LogitSums":
+        """Those of some words side by side, the first of which has this id; another target's logit counts as 0."""
+        place = targets - first
+        inside = (place >= 0) & (place < logits.shape[-1])
+        target = jnp.take_along_axis(logits, jnp.where(inside, place, 0)[..., None], axis=-1)[..., 0]
+        return LogitSums(jax.nn.logsumexp(logits, axis=-1), jnp.where(inside, target, 0.0), logits.sum(-1))
+
+
+def vocabulary_sums(
+    x: Float[Array, "*batch D"],
+    table: Float[Array, "V D"],
+    targets: Int[Array, "*batch"],
+    bias: Float[Array, " V"] | None = None,
+) -> LogitSums:
+    """`LogitSums` of `vocabulary_products` and a bias, of which only a block of words may exist at a time.
+
+    That is so where the logits would take more than `LARGEST` bytes of a device; and where devices share the columns
+    of the table but not its rows, for then each of them needs all of it, and gathers it a block at a time. The backward
+    pass gathers and computes a block again.
+    """
+    flat, flat_targets = x.reshape(-1, x.shape[-1]), targets.reshape(-1)
+    blocks = _blocks(len(flat), len(table))
+
+    def sums(rows: Float[Array, "R D"], bias: Float[Array, " R"] | None, first: Int[Array, ""]) -> LogitSums:
+        logits = _products(flat, rows)
+        return LogitSums.of(logits if bias is None else logits + bias[None], flat_targets, first)
+
+    if blocks == 1:
+        found = sums(table, bias, jnp.int32(0))
+    else:
+        found = _joined(_in_blocks(jax.checkpoint(sums), table, bias, -(-len(table) // blocks)))
+    return LogitSums(*(part.reshape(targets.shape) for part in found))
+
+
+def _in_blocks(
+    sums: Callable[..., LogitSums], table: Float[Array, "V D"], bias: Float[Array, " V"] | None, size: int
+) -> LogitSums:
+    """The sums of each block of so many words, [blocks N], one after the other; the last one may be smaller."""
+    whole, covered = len(table) // size, len(table) // size * size
+
+    def cut(x: Array) -> Array:
+        return x[:covered].reshape(whole, size, *x.shape[1:])
+
+    blocks = cut(table), None if bias is None else cut(bias), size * jnp.arange(whole)
+    # Unrolled, what is gathered for a block travels while another one is computed.
+    unroll = whole if pieces("width") > 1 else 1
+    _, found = jax.lax.scan(lambda _, block: (None, sums(*block)), None, blocks, unroll=unroll)
+    if covered == len(table):
+        return found
+    rest = sums(table[covered:], None if bias is None else bias[covered:], jnp.int32(covered))
+    return LogitSums(*(jnp.concatenate([part, last[None]]) for part, last in zip(found, rest, strict=True)))
+
+
+def _joined(blocks: LogitSums) -> LogitSums:
+    """The sums over all words, of those over blocks of them."""
+    return LogitSums(jax.nn.logsumexp(blocks.normaliser, axis=0), blocks.target.sum(0), blocks.total.sum(0))
+
+
+def _blocks(places: int, words: int) -> int:
+    if pieces("vocab") > 1:  # its blocks would lie on one device each
+        return 1
+    needed = -(-4 * places * words // (pieces("batch") * LARGEST))
+    return max(needed, FEWEST if pieces("width") > 1 else 1)
+
+
+def _products(flat: Float[Array, "N D"], rows: Float[Array, "R D"]) -> Float[Array, "N R"]:
+    return jnp.einsum("ND,RD->NR", flat, rows.astype(flat.dtype), preferred_element_type=_exact(flat))
+
+
+def _exact(x: Array) -> Any:
+    return jnp.promote_types(x.dtype, jnp.float32)

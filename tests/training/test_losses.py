@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from transformer_jax.training.losses import LossSums, cross_entropy, in_parts
+from transformer_jax.training.losses import LossSums, cross_entropy
 
 B, T, V = 2, 3, 7
 
@@ -87,42 +87,3 @@ def test_bfloat16_logits_are_summed_in_float32():
     sums = cross_entropy(rounded, targets, weights)
     assert sums.loss.dtype == jnp.float32
     assert float(sums.loss) == float(cross_entropy(rounded.astype(jnp.float32), targets, weights).loss)
-
-
-class TestInParts:
-    targets = jax.random.randint(jax.random.key(1), (B, 6), 0, V)
-    weights = jnp.array([[1.0, 1, 0, 0.5, 1, 1], [1, 1, 1, 1, 0, 0]])
-    features = jax.random.normal(jax.random.key(2), (B, 6, 5))
-    table = jax.random.normal(jax.random.key(3), (5, V))
-
-    def loss(self, features, table, count):
-        def sums_of(features, targets, weights):
-            return cross_entropy(features @ table, targets, weights, 0.1)
-
-        return in_parts(sums_of, (features, self.targets, self.weights), count).loss
-
-    @pytest.mark.parametrize("count", [2, 3, 6])
-    def test_it_is_the_loss_of_the_whole_and_its_gradients(self, count):
-        value_and_gradients = jax.value_and_grad(self.loss, argnums=(0, 1))
-        whole, of_whole = value_and_gradients(self.features, self.table, 1)
-        parts, of_parts = value_and_gradients(self.features, self.table, count)
-        assert float(parts) == pytest.approx(float(whole), rel=1e-6)
-        for one, other in zip(of_parts, of_whole, strict=True):
-            np.testing.assert_allclose(one, other, atol=1e-6)
-            assert other.any()
-
-    def test_one_part_is_in_memory_at_a_time(self):
-        features, table = jax.ShapeDtypeStruct((B, 600, 5), jnp.float32), jax.ShapeDtypeStruct((5, 997), jnp.float32)
-        targets, weights = jnp.zeros((B, 600), int), jnp.ones((B, 600))
-
-        def loss(features, table, count):
-            def sums_of(features, targets, weights):
-                return cross_entropy(features @ table, targets, weights, 0.1)
-
-            return in_parts(sums_of, (features, targets, weights), count).loss
-
-        def temporaries(count):
-            gradient = jax.jit(jax.grad(loss, argnums=(0, 1)), static_argnums=2)
-            return gradient.lower(features, table, count).compile().memory_analysis().temp_size_in_bytes
-
-        assert temporaries(10) < temporaries(1) / 5

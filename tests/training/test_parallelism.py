@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from parallel import ALL, DATA, FSDP, ONE, QUICK, TENSOR, TIED, UNTIED, make_batch, mesh_of
 
+from transformer_jax import projection
 from transformer_jax.attention import blockwise_attention, paths
 from transformer_jax.config import TrainingConfig
 from transformer_jax.dropout import dropout
 from transformer_jax.initialisation import abstract_parameters
 from transformer_jax.models import Transformer
-from transformer_jax.projection import vocabulary_products
+from transformer_jax.projection import vocabulary_sums
 from transformer_jax.sharding import batch_sharding, on_mesh
-from transformer_jax.training import step
 from transformer_jax.training.step import batch_loss, gradients
 
 
@@ -76,16 +76,30 @@ def test_pre_norm_with_every_matrix_of_its_own_and_dropout():
     assert_equal(first_step(UNTIED, ALL), first_step(UNTIED, ONE))
 
 
-def test_products_with_a_table_that_is_gathered_in_blocks_of_unequal_sizes():
+def test_sums_of_logits_by_a_table_that_is_gathered_in_blocks_of_unequal_sizes():
     random, mesh = np.random.default_rng(0), mesh_of(FSDP)
-    x, table, weights = (random.normal(size=shape) for shape in ((16, 3, 24), (50, 24), (16, 3, 50)))
+    x, table, bias = (random.normal(size=shape) for shape in ((16, 3, 24), (50, 24), (50,)))
+    targets, weights = jax.numpy.asarray(random.integers(0, 50, (16, 3))), random.normal(size=(3, 16, 3))
 
-    def gradients(x, table):
-        return jax.grad(lambda x, table: (vocabulary_products(x, table) * weights).sum(), argnums=(0, 1))(x, table)
+    def gradients(*arrays):
+        def weighted(x, table, bias):
+            return sum((weights[i] * part).sum() for i, part in enumerate(vocabulary_sums(x, table, targets, bias)))
 
-    places = (batch_sharding(mesh), jax.NamedSharding(mesh, jax.P(None, "fsdp")))
-    split = jax.jit(on_mesh(mesh, gradients), in_shardings=places, out_shardings=places)(x, table)
-    for one, other in zip(split, (weights @ table, np.einsum("BTV,BTD->VD", weights, x)), strict=True):
+        return jax.value_and_grad(weighted, argnums=(0, 1, 2))(*arrays)
+
+    def by_definition(x, table, bias):
+        logits = x @ table.T + bias
+        one_hot = jax.nn.one_hot(targets, 50)
+        sums = jax.nn.logsumexp(logits, -1), (one_hot * logits).sum(-1), logits.sum(-1)
+        return sum((weights[i] * part).sum() for i, part in enumerate(sums))
+
+    with jax.numpy_rank_promotion("allow"):
+        value, expected = jax.value_and_grad(by_definition, argnums=(0, 1, 2))(x, table, bias)
+    places = (batch_sharding(mesh), jax.NamedSharding(mesh, jax.P(None, "fsdp")), jax.NamedSharding(mesh, jax.P()))
+    program = jax.jit(on_mesh(mesh, gradients), in_shardings=places, out_shardings=(None, places))
+    found, split = program(x, table, bias)
+    assert float(found) == pytest.approx(float(value), rel=1e-12)
+    for one, other in zip(split, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-12 * np.abs(other).max())
 
 
@@ -97,12 +111,13 @@ def test_layers_of_which_all_but_products_is_computed_again():
     assert_equal(first_step(TIED, ONE, remat="products"), first_step(TIED, ONE))
 
 
-def test_long_rows_of_which_attention_and_logits_are_computed_in_parts(monkeypatch):
+@pytest.mark.parametrize("shape", [ONE, ALL], ids=str)
+def test_attention_and_logits_in_blocks(shape, monkeypatch):
     whole = first_step(UNTIED, ONE)
-    monkeypatch.setattr(step, "LOGITS", 4 * 16 * 3 * UNTIED.vocab_size // 8)  # bytes of three places of every row
+    monkeypatch.setattr(projection, "LARGEST", 4 * 16 * 7 * 17)  # bytes of the logits of 17 words
     monkeypatch.setattr(paths, "WHOLE", 2)
     monkeypatch.setattr(paths, "blockwise_attention", functools.partial(blockwise_attention, block=3))
-    assert_equal(first_step(UNTIED, ALL, remat="none"), whole)  # another call than those that are kept
+    assert_equal(first_step(UNTIED, shape, remat="none"), whole)  # another call than those that are kept
 
 
 def test_parts_of_a_batch_that_hold_different_numbers_of_tokens():

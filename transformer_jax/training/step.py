@@ -19,11 +19,11 @@ from transformer_jax.config import Experiment, StabilityConfig, TrainingConfig
 from transformer_jax.data.batch import Batch
 from transformer_jax.initialisation import initialise
 from transformer_jax.models import Parameters, Transformer
-from transformer_jax.training.losses import LossSums, cross_entropy, in_parts
+from transformer_jax.projection import LogitSums
+from transformer_jax.training.losses import LossSums, smoothed_loss
 from transformer_jax.training.optimizer import learning_rate, make_optimizer
 
 SETTLED = 20  # good steps before the running mean of the loss can call another one a spike
-LOGITS = 2**30  # bytes on a device that the logits of a batch may take, before they are computed in parts
 TOO_MANY_SKIPPED, SPIKE = 1, 2  # why a run has to go back
 
 
@@ -128,9 +128,9 @@ def batch_loss(
     if batch.source is None or batch.target is None or batch.target.targets is None or batch.target.weights is None:
         raise ValueError("a translation batch has both sides, and targets and weights on the target side")
     source, target = jax.tree.map(jnp.asarray, (batch.source, batch.target))
-    deterministic, variables = dropout_key is None, {"params": params}
+    deterministic = dropout_key is None
 
-    def features_of(model: Transformer) -> Float[Array, "B T D"]:
+    def sums_of(model: Transformer) -> LogitSums:
         memory, _ = model.encode(source.tokens, source.segment_ids, source.positions, deterministic=deterministic)
         features, _ = model.features(
             target.tokens,
@@ -140,24 +140,13 @@ def batch_loss(
             memory_segments=source.segment_ids,
             deterministic=deterministic,
         )
-        return features
-
-    def sums_of(features: Float[Array, "B t D"], targets: Int[Array, "B t"], weights: Float[Array, "B t"]) -> LossSums:
-        logits: Any = model.apply(variables, features, method="logits")
-        return cross_entropy(logits, targets, weights, label_smoothing)
+        # Where no target counts they may be anything: zero them, or 0 * NaN comes back in the gradient.
+        features = jnp.where((target.weights > 0)[..., None], features, 0)
+        return model.logit_sums(features, target.targets)
 
     rngs = None if dropout_key is None else {"dropout": dropout_key}
-    features: Any = model.apply(variables, method=features_of, rngs=rngs)
-    rows, length = target.targets.shape
-    parts = parts_of_logits(rows, length, model.config.vocab_size)
-    return in_parts(sums_of, (features, target.targets, target.weights), parts)
-
-
-def parts_of_logits(rows: int, length: int, vocab_size: int) -> int:
-    """How many parts the positions of a batch are cut into, so that the logits of one stay within `LOGITS` bytes."""
-    shards = sharding.pieces("batch") * sharding.pieces("vocab")
-    needed = -(-4 * rows * length * vocab_size // (shards * LOGITS))
-    return next(count for count in range(1, length + 1) if length % count == 0 and count >= min(needed, length))
+    sums: Any = model.apply({"params": params}, method=sums_of, rngs=rngs)
+    return smoothed_loss(sums, model.config.vocab_size, target.weights, label_smoothing)
 
 
 def gradients(
