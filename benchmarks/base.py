@@ -28,13 +28,13 @@ def parameters(config: ModelConfig = BASE, seed: int = 0) -> Parameters:
     return params
 
 
-def sentences(rows: int, length: int, seed: int = 0) -> Pair:
+def sentences(rows: int, length: int, seed: int = 0, vocab_size: int = BASE.vocab_size) -> Pair:
     """Random ids, padded, of both sides."""
     random = np.random.default_rng(seed)
     sides = []
     for _ in range(2):
         lengths = random.integers(-(-3 * length // 4), length + 1, rows)
-        tokens = random.integers(2, BASE.vocab_size, (rows, length), np.int32)
+        tokens = random.integers(2, vocab_size, (rows, length), np.int32)
         sides.append(np.where(np.arange(length) < lengths[:, None], tokens, 0).astype(np.int32))
     return sides[0], sides[1]
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from benchmarks import timing
 from benchmarks.base import BASE, parameters
-from transformer_jax import Transformer
+from transformer_jax import ModelConfig, Transformer
 from transformer_jax.decoding import BeamSearch, Greedy
 from transformer_jax.inference import decoding_parameters, start_cache, step_model
 from transformer_jax.models import Parameters
@@ -38,14 +38,14 @@ CLOSE = 1e-3  # relative, of log-probabilities: to CTranslate2, an end that may 
 Run = Callable[[], tuple[np.ndarray, np.ndarray]]  # ids of the outputs, and their log-probabilities
 
 
-def sources(batch: int, length: int) -> np.ndarray:
+def sources(batch: int, length: int, vocab_size: int = BASE.vocab_size) -> np.ndarray:
     """Random ids without padding or ends."""
-    return np.random.default_rng(1).integers(2, BASE.vocab_size, (batch, length), np.int32)
+    return np.random.default_rng(1).integers(2, vocab_size, (batch, length), np.int32)
 
 
-def ours(dtype: str, params: Parameters, source: np.ndarray, beam: int) -> Run:
+def ours(config: ModelConfig, dtype: str, params: Parameters, source: np.ndarray, beam: int) -> Run:
     """Our decoding, compiled."""
-    model, (batch, length) = Transformer(replace(BASE, dtype=dtype)), source.shape
+    model, (batch, length) = Transformer(replace(config, dtype=dtype)), source.shape
     strategy = Greedy() if beam == 1 else BeamSearch(beam, length_penalty=0.0)
     params = jax.jit(decoding_parameters, static_argnums=1)(params, dtype)
     limits = jnp.full(batch, length)
@@ -63,14 +63,17 @@ def ours(dtype: str, params: Parameters, source: np.ndarray, beam: int) -> Run:
     return run
 
 
-def hugging_face(params: Parameters, source: np.ndarray, beam: int) -> Run:
+def hugging_face(
+    config: ModelConfig, params: Parameters, source: np.ndarray, beam: int, device: str = "cpu", dtype: str = "float32"
+) -> Run:
     """Marian's generate; it may not end before the last token, nor emit padding."""
     import torch
 
     from benchmarks.peers import marian
 
     torch.set_num_threads(timing.all_cores())
-    model, tokens, length = marian(BASE, params).eval(), torch.tensor(source).long(), source.shape[1]
+    model = marian(config, params).eval().to(device, getattr(torch, dtype))
+    tokens, length = torch.tensor(source, device=device).long(), source.shape[1]
 
     def run() -> tuple[np.ndarray, np.ndarray]:
         with torch.no_grad():
@@ -82,12 +85,12 @@ def hugging_face(params: Parameters, source: np.ndarray, beam: int) -> Run:
                 min_new_tokens=length,
                 max_new_tokens=length,
                 length_penalty=0.0,
-                bad_words_ids=[[BASE.pad_id]],
+                bad_words_ids=[[config.pad_id]],
                 output_scores=beam > 1,
                 return_dict_in_generate=True,
             )
-        scores = np.full(len(source), np.nan) if beam == 1 else output.sequences_scores.numpy()
-        return output.sequences[:, 1:].numpy(), scores
+        scores = np.full(len(source), np.nan) if beam == 1 else output.sequences_scores.cpu().numpy()
+        return output.sequences[:, 1:].cpu().numpy(), scores
 
     return run
 
@@ -122,9 +125,9 @@ def ctranslate2(compute: str, params: Parameters, source: np.ndarray, beam: int,
 def build(name: str, params: Parameters, source: np.ndarray, beam: int) -> dict[str, Run]:
     """The system, or two settings of it."""
     if name in OURS:
-        return {name: ours(name.split()[1], params, source, beam)}
+        return {name: ours(BASE, name.split()[1], params, source, beam)}
     if name == "Hugging Face":
-        return {name: hugging_face(params, source, beam)}
+        return {name: hugging_face(BASE, params, source, beam)}
     cores = timing.all_cores()
     return {
         f"{name}|{parallel}": ctranslate2(name.split()[1], params, source, beam, parallel)

@@ -102,6 +102,11 @@ class TorchTransformer(torch.nn.Module):
         decoder = torch.nn.TransformerDecoderLayer(*sizes, **options)
         self.encoder = torch.nn.TransformerEncoder(encoder, config.encoder_layers, enable_nested_tensor=False)
         self.decoder = torch.nn.TransformerDecoder(decoder, config.decoder_layers)
+        for part in self.modules():  # which torch gives the one rate that it was given
+            if isinstance(part, torch.nn.MultiheadAttention):
+                part.dropout = config.attention_dropout
+            elif isinstance(part, torch.nn.TransformerEncoderLayer | torch.nn.TransformerDecoderLayer):
+                part.dropout.p = config.activation_dropout  # between the two products; the others are dropout1 and on
         self.output = torch.nn.Linear(config.width, config.vocab_size, bias=False)
         self.output.weight = self.embedding.weight
         self._load(params)

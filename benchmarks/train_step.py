@@ -19,6 +19,7 @@ import jax
 
 from benchmarks import timing
 from benchmarks.base import BASE, Pair, batch_of, experiment_of, parameters, sentences
+from transformer_jax import ModelConfig
 from transformer_jax.data.batch import Batch
 
 SYSTEMS = ("ours", "torch eager", "torch.compile", "Hugging Face")
@@ -29,13 +30,13 @@ MODULE = "benchmarks.train_step"
 Run = Callable[[], Any]
 
 
-def ours(precision: str, params: Any, check: Pair, batches: list[Batch]) -> tuple[float, Run]:
+def ours(config: ModelConfig, precision: str, params: Any, check: Pair, batches: list[Batch]) -> tuple[float, Run]:
     """The loss without dropout, and steps of what `transformer-jax train` runs, one on each batch."""
     from transformer_jax import sharding
     from transformer_jax.training.step import Trainer
 
     assert batches[0].target is not None
-    experiment = experiment_of(replace(BASE, dtype=precision), *batches[0].target.tokens.shape)
+    experiment = experiment_of(replace(config, dtype=precision), *batches[0].target.tokens.shape)
     mesh = sharding.make_mesh(sharding.ONE_DEVICE, jax.devices()[:1])
     trainer, placed = Trainer(experiment, mesh, 1_000), [sharding.placed(mesh, batch) for batch in batches]
     state = replace(trainer.new_state(), params=jax.device_put(params, trainer.state_sharding.params))
@@ -51,14 +52,17 @@ def ours(precision: str, params: Any, check: Pair, batches: list[Batch]) -> tupl
     return float(sums.log_loss / sums.tokens), steps
 
 
-def theirs(name: str, precision: str, params: Any, check: Pair, pairs: list[Pair]) -> tuple[float, Run]:
+def theirs(
+    name: str, config: ModelConfig, precision: str, params: Any, check: Pair, pairs: list[Pair], device: str = "cpu"
+) -> tuple[float, Run]:
     """The loss without dropout, and steps, one on each pair, of a system that runs on torch."""
     import torch
 
     from benchmarks.peers import TorchTransformer, marian
 
     torch.set_num_threads(timing.all_cores())
-    model: Any = marian(BASE, params) if name == "Hugging Face" else TorchTransformer(BASE, params)
+    model: Any = (marian if name == "Hugging Face" else TorchTransformer)(config, params)
+    model = model.to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-5, betas=(0.9, 0.98), eps=1e-9, fused=True)
 
     def logits(read: torch.Tensor, shifted: torch.Tensor) -> torch.Tensor:
@@ -68,14 +72,14 @@ def theirs(name: str, precision: str, params: Any, check: Pair, pairs: list[Pair
 
     def loss(read: torch.Tensor, targets: torch.Tensor, smoothing: float) -> torch.Tensor:
         shifted = torch.nn.functional.pad(targets, (1, 0))[:, :-1]
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+        with torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
             scores = logits(read, shifted)
         return torch.nn.functional.cross_entropy(
             scores.flatten(0, 1).float(), targets.flatten(), ignore_index=0, label_smoothing=smoothing
         )
 
     def tensors(pair: Pair) -> tuple[torch.Tensor, torch.Tensor]:
-        return torch.tensor(pair[0]), torch.tensor(pair[1]).long()
+        return torch.tensor(pair[0], device=device), torch.tensor(pair[1], device=device).long()
 
     model.eval()
     with torch.no_grad():
@@ -89,6 +93,8 @@ def theirs(name: str, precision: str, params: Any, check: Pair, pairs: list[Pair
             optimizer.zero_grad(set_to_none=True)
             run_loss(read, targets, 0.1).backward()
             optimizer.step()
+        if device == "cuda":
+            torch.cuda.synchronize()
 
     return plain, steps
 
@@ -110,9 +116,9 @@ def measure(options: argparse.Namespace) -> Any:
     for name in options.systems:
         for precision in options.precisions:
             losses[name, precision], runs[name, precision] = (
-                ours(precision, params, pairs[0], batches)
+                ours(BASE, precision, params, pairs[0], batches)
                 if name == "ours"
-                else theirs(name, precision, params, pairs[0], pairs)
+                else theirs(name, BASE, precision, params, pairs[0], pairs)
             )
     for (name, precision), loss in losses.items():
         reference = losses.get(("ours", precision), loss)
