@@ -5,7 +5,7 @@ by greedy search and a beam of 4. Ours in float32 and with bfloat16 weights, Hug
 float32 and int8, all with the same weights: first they must give the same log-probabilities, and greedy search the same
 ids, up to choices that are too close to call. Then each in turn: CPU seconds on one core, wall seconds on all of them;
 CTranslate2 has the better of all cores for one batch and one core for each of several parts. Random weights cost as
-much as others; with `--run RUN` the ids are those of a trained run's weights too. `--ours` leaves the peers out.
+much as others; `benchmarks.agreement` compares with trained ones. `--ours` leaves the peers out.
 
 The peers need the extra "bench".
 """

@@ -1,17 +1,23 @@
 """Attention by segments and in blocks: the same numbers and gradients as all at once, in memory that grows linearly."""
 
 import functools
+import importlib.util
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
+from transformer_jax import topologies
 from transformer_jax.attention import MultiHeadAttention, blockwise_attention, dot_product_attention, flash, paths
-from transformer_jax.config import ModelConfig
+from transformer_jax.config import MeshConfig, ModelConfig
 from transformer_jax.dropout import Within, dropout, random_bits
 from transformer_jax.masks import SegmentMask
+from transformer_jax.programs import collectives
+from transformer_jax.sharding import make_mesh, on_mesh
 
 B, T, S, H, K = 2, 11, 13, 3, 5
 SEGMENTS = jnp.array([[1] * 4 + [2] * 5 + [0] * 2, [1] * 11])  # [B T]
@@ -154,3 +160,26 @@ def test_the_kernel_of_cudnn_is_the_reference(packed, causal):
     np.testing.assert_allclose(value, expected, rtol=0.02)
     for one, other in zip(gradients, expected_gradients, strict=True):
         np.testing.assert_allclose(one.astype(jnp.float32), other.astype(jnp.float32), atol=0.05)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason='the TPU compiler is missing: pip install ".[tpu]"'
+)
+@pytest.mark.parametrize("length", [256, 1024])
+def test_a_tpu_runs_its_kernel_for_long_sequences_on_every_device(length):
+    mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2), topologies.tpus("v5e:2x4"))
+    heads, rows = NamedSharding(mesh, P(("data", "fsdp"), None, "tensor")), NamedSharding(mesh, P(("data", "fsdp")))
+    array = jax.ShapeDtypeStruct((4, length, 2, 64), jnp.bfloat16, sharding=heads)
+    segments = jax.ShapeDtypeStruct((4, length), jnp.int32, sharding=rows)
+
+    def gradient(arrays, segments):
+        def loss(arrays):
+            mask = SegmentMask(segments, segments, causal=True)
+            return paths.segment_attention(*arrays, mask).astype(jnp.float32).sum()
+
+        return jax.grad(loss)(arrays)
+
+    program = jax.jit(on_mesh(mesh, gradient), out_shardings=(heads,) * 3)
+    text = program.lower((array,) * 3, segments).compile().as_text()
+    assert ("tpu_custom_call" in text) == (length > paths.WHOLE)
+    assert not collectives(text)  # each device has its rows and heads

@@ -1,6 +1,7 @@
 """The mesh, where parameters are put, and that their bits do not depend on it."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
@@ -8,7 +9,16 @@ from jax.sharding import PartitionSpec
 from transformer_jax.config import MeshConfig, ModelConfig
 from transformer_jax.errors import InputError
 from transformer_jax.initialisation import init_parameters
-from transformer_jax.sharding import batch_sharding, check_mesh, check_rows, describe_devices, make_mesh, replicated
+from transformer_jax.sharding import (
+    batch_sharding,
+    by_device,
+    check_mesh,
+    check_rows,
+    describe_devices,
+    make_mesh,
+    on_mesh,
+    replicated,
+)
 
 CONFIG = ModelConfig(
     encoder_layers=1, decoder_layers=1, width=6, num_heads=2, head_width=5, ffn_width=14, vocab_size=22
@@ -105,3 +115,32 @@ def test_a_mesh_that_does_not_divide_the_model_is_refused(mesh, size):
     (axis, devices), name = next(iter(mesh.items())), next(iter(size))
     with pytest.raises(InputError, match=rf"--model.{name} {size[name]}: --mesh.{axis} {devices} does not divide it"):
         check_mesh(make_mesh(MeshConfig(**mesh)), ModelConfig(head_width=2, **sizes))
+
+
+class TestByDevice:
+    x = jnp.arange(8 * 3 * 4.0).reshape(8, 3, 4)
+
+    def run(self, function):
+        def over(x):
+            return by_device(function, [("batch", None, "heads")], ("batch", None, "heads"))(x)
+
+        mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+        return jax.jit(on_mesh(mesh, over), in_shardings=batch_sharding(mesh))(self.x)
+
+    def test_every_device_runs_over_its_rows_and_heads(self):
+        seen = []
+
+        def double(part):
+            seen.append(part.shape)
+            return 2 * part
+
+        np.testing.assert_array_equal(self.run(double), 2 * self.x)
+        assert set(seen) == {(2, 3, 2)}  # rows over data and fsdp, heads over tensor
+
+    def test_what_is_summed_is_the_part_of_a_device(self):
+        parts = self.x.reshape(4, 2, 3, 2, 2)  # [devices of rows, rows, _, devices of heads, heads]
+        sums = jnp.broadcast_to(parts.sum((1, 2, 4), keepdims=True), parts.shape).reshape(self.x.shape)
+        np.testing.assert_allclose(self.run(lambda part: jnp.full(part.shape, part.sum())), sums, rtol=1e-6)
+
+    def test_without_a_mesh_it_is_the_function(self):
+        assert by_device(jnp.sin, [("batch",)], ("batch",)) is jnp.sin
