@@ -123,7 +123,7 @@ def rows_of(run: Path, count: int) -> Iterator[dict[str, Any]]:
                 "system": name,
                 "outputs": len(expected),
                 "the same": len(same) / len(expected),
-                "log-probabilities apart": None if np.isnan(apart).any() else max(apart),
+                "log-probabilities apart": None if np.isnan(apart).any() else max(apart, default=None),
             }
 
 

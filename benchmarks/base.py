@@ -53,6 +53,7 @@ def batch_of(pair: Pair) -> Batch:
         source=side(source, source),
         target=side(target, shifted, targets=target, weights=weights),
         example_ids=np.arange(len(source), dtype=np.int32)[:, None],
+        packed=False,
     )
 
 

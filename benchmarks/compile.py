@@ -35,27 +35,27 @@ class Done(BaseException):
     """The first step is; not an error, which the command line would turn into a line."""
 
 
-def first_step(experiment: Path, run: Path) -> None:
-    """Starts a run and ends it behind its first step."""
+def first_step(experiment: Path, run: Path) -> float:
+    """Starts a run and ends it behind its first step; returns when that was done."""
+    import jax
+
     from transformer_jax.cli.main import main
-    from transformer_jax.training import observer
+    from transformer_jax.training import profiling
 
-    told: Callable[..., None] = observer.Observer.advance
-
-    def advance(self: Any, step: int) -> None:
-        told(self, step)
+    def stop(self: Any, step: Callable[[], Any], number: int) -> None:
+        jax.block_until_ready(step())
         raise Done
 
-    observer.Observer.advance = advance  # noqa: B010: the method itself may not be assigned to
+    profiling.Profile.run = stop  # noqa: B010: a method may not be assigned to
     try:
         main(["train", str(experiment), "--workdir", str(run)])
     except Done:
-        return
+        return time.time()
     raise SystemExit("the run ended without a step")
 
 
-def first_translation(run: Path) -> None:
-    """Translates a line from standard input."""
+def first_translation(run: Path) -> float:
+    """Translates a line from standard input; returns when that was done."""
     from transformer_jax.cli.main import main
 
     with tempfile.TemporaryFile() as line:
@@ -64,6 +64,7 @@ def first_translation(run: Path) -> None:
         os.dup2(line.fileno(), 0)
         if main(["translate", str(run)]):
             raise SystemExit("the translation failed")
+    return time.time()
 
 
 def measured(options: argparse.Namespace) -> dict[str, Any]:
@@ -77,11 +78,8 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
             compiled.append(seconds)
 
     jax.monitoring.register_event_duration_secs_listener(listen)
-    if options.child == WORK[0]:
-        first_step(options.experiment, options.run)
-    else:
-        first_translation(options.run)
-    return {"wall": time.time() - options.began, "programs": len(compiled), "compiling": sum(compiled)}
+    done = first_step(options.experiment, options.run) if options.child == WORK[0] else first_translation(options.run)
+    return {"wall": done - options.began, "programs": len(compiled), "compiling": sum(compiled)}
 
 
 def child(work: str, experiment: Path, run: Path) -> dict[str, float]:

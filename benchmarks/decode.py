@@ -148,6 +148,8 @@ def check(outputs: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
         differing = np.abs(np.where(np.isnan(their_scores), scores, their_scores) - scores)
         assert same.mean() >= 0.9, f"{name}: only {same.mean():.0%} of the outputs are ours"
         assert (differing[same] < CLOSE * np.abs(scores[same])).all(), f"{name}: {differing[same].max()} nats apart"
+        # Where two choices were as good, what follows is another output, of about as much probability.
+        assert (differing[~same] < 0.05 * np.abs(scores[~same])).all(), f"{name}: another output, and not as good"
 
 
 def measure(options: argparse.Namespace) -> Any:

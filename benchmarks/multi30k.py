@@ -49,11 +49,11 @@ def batches(folder: str, count: int) -> tuple[list[Batch], list[Pair]]:
 
 
 def _by_length(sources: list[list[int]], targets: list[list[int]], places: int) -> list[list[int]]:
-    """The sentences in batches of like lengths, each of so many places of the longer side at most."""
-    lengths = [max(len(source), len(target)) for source, target in zip(sources, targets, strict=True)]
+    """The sentences in batches of like lengths, each of so many places of the target at most."""
+    lengths = [(len(target), len(source)) for source, target in zip(sources, targets, strict=True)]
     found: list[list[int]] = [[]]
     for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if (len(found[-1]) + 1) * lengths[index] > places:
+        if (len(found[-1]) + 1) * lengths[index][0] > places:
             found.append([])
         found[-1].append(index)
     return found

@@ -21,7 +21,7 @@ from benchmarks import timing
 from transformer_jax import accelerators, programs, sharding, topologies
 from transformer_jax.attention import blockwise_attention, dot_product_attention
 from transformer_jax.attention.flash import tpu_attention
-from transformer_jax.config import Experiment, MeshConfig
+from transformer_jax.config import MeshConfig
 from transformer_jax.masks import SegmentMask
 from transformer_jax.runs import load_experiment
 from transformer_jax.training import planning
@@ -29,24 +29,10 @@ from transformer_jax.training.step import Trainer
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 TOPOLOGIES = ("v5e:2x4", "v5p:2x2x1")
-LINKS = {"TPU v5 lite": 200e9, "TPU v5": 600e9}  # bytes a second between chips, all links of one together, as published
+# Bytes a second between chips, all links of one together, as published: the time of links is a lower bound.
+LINKS = {"TPU v5 lite": 200e9, "TPU v5": 600e9}
 TOKENS = 16_384  # of a batch of attention, on each device
 GIB = 2**30
-
-
-def by_hand(experiment: Experiment) -> int:
-    """Operations of the matrix products of a step, counted by formula: a gradient takes twice what its value takes."""
-    model, batch = experiment.model, experiment.batch
-    heads = model.num_heads * model.channels
-    source, target = batch.rows * batch.source_length, batch.rows * batch.target_length
-    projection, feed_forward = model.width * heads, 2 * model.width * model.ffn_width
-    encoder = source * (4 * projection + feed_forward) + 2 * source * batch.source_length * heads
-    own = target * 4 * projection + 2 * target * batch.target_length * heads
-    cross = (2 * target + 2 * source) * projection + 2 * target * batch.source_length * heads
-    decoder = own + cross + target * feed_forward
-    return 6 * (
-        model.encoder_layers * encoder + model.decoder_layers * decoder + target * model.width * model.vocab_size
-    )
 
 
 def step_row(name: str, topology: str) -> dict[str, Any]:
@@ -62,8 +48,8 @@ def step_row(name: str, topology: str) -> dict[str, Any]:
     kind, count = devices[0].device_kind, len(devices)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(trainer.abstract_state.params))
     moved = sum(one.moved for one in found)
-    least = 3 * 2 * parameters * (count - 1) // count  # gathered in bfloat16 for both passes, gradients reduced once
-    flops, hand = cost["flops"], by_hand(experiment) / count
+    least = 2 * 2 * parameters * (count - 1) // count  # in bfloat16: gathered once and kept, gradients reduced once
+    flops, hand = cost["flops"], planning.step_operations(experiment) / count
     peak, bandwidth = accelerators.peak_operations(kind), accelerators.peak_bandwidth(kind)
     if peak is None or bandwidth is None:
         raise SystemExit(f"{kind}: its peaks are not known")

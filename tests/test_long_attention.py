@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -112,14 +113,48 @@ class TestChoice:
         monkeypatch.undo()
         np.testing.assert_array_equal(output, self.output()[0])
 
-    @pytest.mark.parametrize(("lengths", "takes"), [((256, 384), True), ((256, 200), False)])
-    def test_the_kernel_of_a_tpu_takes_whole_blocks(self, lengths, takes):
-        queries, keys = (jnp.zeros((1, length, 1, 8)) for length in lengths)
-        assert flash.tpu_takes(queries, keys) == takes
+    @pytest.mark.parametrize(
+        ("shape", "keys", "takes"),
+        [
+            ((8, 256, 2, 64), 384, True),
+            ((8, 256, 2, 64), 200, False),  # no whole blocks
+            ((8, 256, 2, 256), 384, True),
+            ((8, 256, 2, 160), 384, False),  # neither one tile of channels nor several
+            ((6, 256, 2, 64), 384, False),  # rows that four devices do not share evenly
+            ((8, 256, 3, 64), 384, False),  # nor two devices the heads
+        ],
+    )
+    def test_what_the_kernel_of_a_tpu_takes(self, shape, keys, takes):
+        query, key = jnp.zeros(shape), jnp.zeros((shape[0], keys, *shape[2:]))
+        assert not flash.tpu_takes(query, key)  # no mesh says which device runs it
+        mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+        assert on_mesh(mesh, flash.tpu_takes)(query, key) == takes
 
     def test_without_a_gpu_there_is_no_cudnn(self):
         x = jnp.zeros((1, 2, 1, 8), jnp.bfloat16)
-        assert flash.cudnn_takes(x, x) == (jax.default_backend() == "gpu")
+        assert flash.cudnn_takes(x, x, MASKS["self"]) == (jax.default_backend() == "gpu")
+
+
+@pytest.mark.parametrize("name", ["cross", "causal"])
+def test_the_kernel_of_a_tpu_is_the_reference(name):
+    """Interpreted: rows of segments, padding, a segment without keys, and NaN where nothing sees or is seen."""
+    lengths = {"cross": ([40, 30, 58, 0], [50, 0, 60, 18]), "causal": ([40, 30, 40, 18],) * 2}[name]
+    query_segments, key_segments = (jnp.repeat(jnp.array([1, 2, 3, 0]), jnp.array(n))[None] for n in lengths)
+    mask = SegmentMask(query_segments, key_segments, causal=name == "causal")
+    clean = [draw(seed, 1, 128, 1, 8) for seed in range(3)]
+    hidden = [~mask.sees(), mask.key == 0, mask.key == 0]
+    dirty = [jnp.where(where[..., None, None], jnp.nan, x) for where, x in zip(hidden, clean, strict=True)]
+
+    def outcome(attend, arrays):
+        output, back = jax.vjp(lambda *arrays: attend(*arrays), *arrays)
+        return output, *back(output)
+
+    with pltpu.force_tpu_interpret_mode():
+        found = outcome(lambda *arrays: flash.tpu_attention(*arrays, mask), dirty)
+    expected = outcome(lambda *arrays: dot_product_attention(*arrays, mask.dense()), clean)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+        assert other.any()
 
 
 @functools.cache
@@ -145,18 +180,28 @@ def test_memory_grows_linearly_with_the_length_and_all_at_once_with_its_square()
 
 @pytest.mark.skipif(jax.default_backend() != "gpu", reason="needs a GPU with cuDNN")
 @pytest.mark.parametrize("packed", [True, False])
-@pytest.mark.parametrize("causal", [True, False])
-def test_the_kernel_of_cudnn_is_the_reference(packed, causal):
-    segments = jnp.array([[1] * 70 + [2 if packed else 0] * 40 + [0] * 18])
-    arrays = [draw(seed, 1, 128, 2, 64).astype(jnp.bfloat16) for seed in range(3)]
-    mask = SegmentMask(segments, segments, causal=causal, packed=packed)
+@pytest.mark.parametrize(
+    ("queries", "keys", "causal"), [(128, 128, True), (64, 64, True), (192, 192, False), (64, 96, False)]
+)
+def test_the_kernel_of_cudnn_is_the_reference(queries, keys, causal, packed):
+    """Rows of two segments, of one with padding, and of padding alone."""
+
+    def segments(length):
+        one = jnp.arange(length) < jnp.array([[length], [length // 3], [0]])
+        return one * (1 + (jnp.arange(length)[None] > length // 2) if packed else 1)
+
+    mask = SegmentMask(segments(queries), segments(keys), causal=causal, packed=packed)
+    arrays = [draw(seed, 3, length, 2, 64).astype(jnp.bfloat16) for seed, length in enumerate((queries, keys, keys))]
 
     def value_and_gradients(attend):
-        return jax.value_and_grad(lambda arrays: (attend(arrays).astype(jnp.float32) ** 2).sum())(arrays)
+        def loss(arrays):
+            return (attend(*arrays).astype(jnp.float32) ** 2).sum()
 
-    assert flash.cudnn_takes(*arrays[:2])
-    value, gradients = value_and_gradients(lambda arrays: flash.cudnn_attention(*arrays, mask))
-    expected, expected_gradients = value_and_gradients(lambda arrays: dot_product_attention(*arrays, mask.dense()))
+        return jax.jit(jax.value_and_grad(loss))(arrays)
+
+    assert flash.cudnn_takes(*arrays[:2], mask)
+    value, gradients = value_and_gradients(lambda *arrays: flash.cudnn_attention(*arrays, mask))
+    expected, expected_gradients = value_and_gradients(lambda *arrays: dot_product_attention(*arrays, mask.dense()))
     np.testing.assert_allclose(value, expected, rtol=0.02)
     for one, other in zip(gradients, expected_gradients, strict=True):
         np.testing.assert_allclose(one.astype(jnp.float32), other.astype(jnp.float32), atol=0.05)

@@ -195,6 +195,30 @@ def test_as_the_tpu_compiler_writes_it():
     }
 
 
+UNROLLED = """\
+HloModule jit_step, is_scheduled=true, num_partitions=8
+
+%body (p: (s32[], bf16[64,32])) -> (s32[], bf16[64,32]) {
+  %permute.1 = bf16[64,32]{1,0} collective-permute(%x), channel_id=5, source_target_pairs={{0,1},{1,0}}
+  %permute.2 = bf16[64,32]{1,0} collective-permute(%permute.1), channel_id=5, source_target_pairs={{0,1},{1,0}}
+  ROOT %tuple = (s32[], bf16[64,32]{1,0}) tuple(%i, %permute.2)
+}
+
+%condition (p: (s32[], bf16[64,32])) -> pred[] {
+  %limit = s32[] constant(4)
+  ROOT %lt = pred[] compare(%i, %limit), direction=LT
+}
+
+ENTRY %main (p: bf16[64,32]) -> bf16[64,32] {
+  ROOT %while = (s32[], bf16[64,32]{1,0}) while(%t), condition=%condition, body=%body
+}
+"""
+
+
+def test_rounds_of_a_loop_that_are_written_out_share_a_channel():
+    assert moved_by_kind(collectives(UNROLLED)) == {"collective-permute": (8, 8 * 64 * 32 * 2)}
+
+
 GPU = """\
 HloModule jit_step, is_scheduled=true, replica_count=1, num_partitions=4
 

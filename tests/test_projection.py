@@ -100,6 +100,16 @@ class TestVocabularySums:
         found = LogitSums.of(jnp.log(jnp.array([[1.0, 3.0, 4.0]])), jnp.array([2]))
         np.testing.assert_allclose(found, [[math.log(8)], [math.log(4)], [math.log(12)]], rtol=1e-6)
 
+    @pytest.mark.parametrize("blocks", [1, 4])
+    def test_features_in_bfloat16_are_summed_in_float32(self, blocks, monkeypatch):
+        monkeypatch.setattr(projection, "LARGEST", -(-4 * 6 * self.words // blocks))
+        rounded = self.x.astype(jnp.bfloat16)
+        found = vocabulary_sums(rounded, self.table, self.targets)
+        table = self.table.astype(jnp.bfloat16).astype(jnp.float32)
+        for one, other in zip(found, self.of_all(rounded.astype(jnp.float32), table, None), strict=True):
+            assert one.dtype == jnp.float32
+            np.testing.assert_allclose(one, other, atol=1e-5)
+
     @pytest.mark.parametrize("blocks", [1, 2, 4, 11])
     @pytest.mark.parametrize("with_bias", [True, False])
     def test_in_blocks_they_are_those_of_all_logits_and_so_are_their_gradients(self, blocks, with_bias, monkeypatch):

@@ -43,7 +43,7 @@ class Embedding(nn.Module):
         return vocabulary_products(x, self.table)
 
     def logit_sums(
-        self, x: Float[Array, "B T D"], targets: Int[Array, "B T"], bias: Float[Array, " V"] | None
+        self, x: Float[Array, "*places D"], targets: Int[Array, "*places"], bias: Float[Array, " V"] | None
     ) -> LogitSums:
         """What a loss needs of the logits."""
         return vocabulary_sums(x, self.table, targets, bias)

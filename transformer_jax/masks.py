@@ -35,7 +35,7 @@ class SegmentMask:
         query: segments of the queries.
         key: segments of the keys.
         causal: queries and keys are the same sequence, of which a position sees nothing behind itself.
-        packed: queries may be of several segments; else they are of segment 1 or padding, and keys of it come first.
+        packed: rows may hold several segments; else one of number 1, from their first place on, and padding.
     """
 
     query: Int[Array, "B T"]

@@ -220,11 +220,15 @@ class Transformer(nn.Module):
         segments: Int[Array, "B S"] | None = None,
         positions: Int[Array, "B S"] | None = None,
         *,
+        packed: bool = True,
         deterministic: bool = True,
         return_attention: bool = False,
     ) -> tuple[Float[Array, "B S D"], Float[Array, "L B H S S"] | None]:
-        """Source tokens to the memory that the decoder attends to, and attention weights where they are wanted."""
-        packed, segments = segments is not None, self.segments_of(tokens) if segments is None else segments
+        """Source tokens to the memory that the decoder attends to, and attention weights where they are wanted.
+
+        Where not `packed` (see `Batch`), faster kernels may be used, and the result is the same.
+        """
+        segments = self.segments_of(tokens) if segments is None else segments
         embedding = self.embedding if self.config.share_embeddings == "all" else self.source_embedding
         positions = jnp.arange(tokens.shape[1])[None] if positions is None else positions
         x = self.source_positions(embedding(tokens), positions, tokens.shape[1])
@@ -263,11 +267,12 @@ class Transformer(nn.Module):
         segments: Int[Array, "B T"] | None = None,
         positions: Int[Array, "B T"] | None = None,
         memory_segments: Int[Array, "B S"] | None = None,
+        packed: bool = True,
         deterministic: bool = True,
         return_attention: bool = False,
     ) -> tuple[Float[Array, "B T D"], DecoderAttention | None]:
-        """What `decode` makes its logits of."""
-        packed, segments = segments is not None, jnp.ones_like(tokens) if segments is None else segments
+        """What `decode` makes its logits of; `packed` as in `encode`."""
+        segments = jnp.ones_like(tokens) if segments is None else segments
         self_mask = SegmentMask(segments, segments, causal=True, packed=packed)
         cross_mask = None if memory_segments is None else SegmentMask(segments, memory_segments, packed=packed)
         positions = jnp.arange(tokens.shape[1])[None] if positions is None else positions
@@ -314,7 +319,7 @@ class Transformer(nn.Module):
         logits = self._output().logits(x)
         return logits + self.output_bias[None, None] if self.config.output_bias else logits
 
-    def logit_sums(self, x: Float[Array, "B T D"], targets: Int[Array, "B T"]) -> LogitSums:
+    def logit_sums(self, x: Float[Array, "*places D"], targets: Int[Array, "*places"]) -> LogitSums:
         """What a loss needs of the logits of features, which need not all exist for it."""
         return self._output().logit_sums(x, targets, self.output_bias if self.config.output_bias else None)
 

@@ -138,7 +138,7 @@ def collectives(text: str) -> list[Collective]:
     program tells no length counts as one run.
     """
     computations, entry, devices = _parse(text)
-    owners: dict[str, tuple[str, str]] = {}  # channel -> the instruction that counts, of all with its number
+    owners: dict[str, str] = {}  # channel -> the computation whose instructions count, of all with its number
     found = []
 
     def walk(computation: str, times: int) -> None:
@@ -146,8 +146,7 @@ def collectives(text: str) -> list[Collective]:
             kind = instruction.operation.removesuffix("-start")
             if kind in _KINDS:
                 channel = re.search(r"channel_id=(\d+)", instruction.rest)
-                me = (computation, instruction.name)
-                if channel is None or owners.setdefault(channel.group(1), me) == me:
+                if channel is None or owners.setdefault(channel.group(1), computation) == computation:
                     found.append(_collective(computation, instruction, computations, devices, times))
             elif not kind.endswith(("-update", "-done")):  # which name again what their start has run
                 called = instruction.attributes

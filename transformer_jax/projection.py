@@ -30,7 +30,7 @@ class Projection(nn.Module):
     dtype: str = "float32"  # of the product; the kernel itself is float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "*batch I"]) -> Float[Array, "*batch O"]:
+    def __call__(self, x: Float[Array, "*places I"]) -> Float[Array, "*places O"]:
         """[..., in] to [..., features]."""
         width, (into, out) = x.shape[-1], self.axes
         flat = x.astype(self.dtype).reshape(-1, width)
@@ -107,18 +107,18 @@ class VocabularyProjection(nn.Module):
         sizes = {"width": self.width, "vocab": self.vocab_size}
         self.kernel = parameter(self, "kernel", nn.initializers.xavier_uniform(), **sizes)
 
-    def logits(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch V"]:
+    def logits(self, x: Float[Array, "*places D"]) -> Float[Array, "*places V"]:
         """Features to logits, in float32 at least."""
         return vocabulary_products(x, self.kernel.T)
 
     def logit_sums(
-        self, x: Float[Array, "*batch D"], targets: Int[Array, "*batch"], bias: Float[Array, " V"] | None
+        self, x: Float[Array, "*places D"], targets: Int[Array, "*places"], bias: Float[Array, " V"] | None
     ) -> "LogitSums":
         """What a loss needs of the logits."""
         return vocabulary_sums(x, self.kernel.T, targets, bias)
 
 
-def vocabulary_products(x: Float[Array, "*batch D"], table: Float[Array, "V D"]) -> Float[Array, "*batch V"]:
+def vocabulary_products(x: Float[Array, "*places D"], table: Float[Array, "V D"]) -> Float[Array, "*places V"]:
     """The products of each vector with every row of the table, in float32 at least."""
     flat = x.reshape(-1, x.shape[-1])
     if x.shape[-2:-1] == (1,):  # of the next token alone: a few rows
@@ -131,13 +131,13 @@ def vocabulary_products(x: Float[Array, "*batch D"], table: Float[Array, "V D"])
 class LogitSums(NamedTuple):
     """What a loss needs of the logits z of each place."""
 
-    normaliser: Float[Array, "*batch"]  # logsumexp z
-    target: Float[Array, "*batch"]  # z[target]
-    total: Float[Array, "*batch"]  # sum z
+    normaliser: Float[Array, "*places"]  # logsumexp z
+    target: Float[Array, "*places"]  # z[target]
+    total: Float[Array, "*places"]  # sum z
 
     @staticmethod
     def of(
-        logits: Float[Array, "*batch R"], targets: Int[Array, "*batch"], first: int | Int[Array, ""] = 0
+        logits: Float[Array, "*places R"], targets: Int[Array, "*places"], first: int | Int[Array, ""] = 0
     ) -> "LogitSums":
         """Those of some words side by side, the first of which has this id; another target's logit counts as 0."""
         place = targets - first
@@ -147,9 +147,9 @@ class LogitSums(NamedTuple):
 
 
 def vocabulary_sums(
-    x: Float[Array, "*batch D"],
+    x: Float[Array, "*places D"],
     table: Float[Array, "V D"],
-    targets: Int[Array, "*batch"],
+    targets: Int[Array, "*places"],
     bias: Float[Array, " V"] | None = None,
 ) -> LogitSums:
     """`LogitSums` of `vocabulary_products` and a bias, of which only a block of words may exist at a time.

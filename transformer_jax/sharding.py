@@ -177,6 +177,11 @@ def by_device(
     return jax.shard_map(function, in_specs=tuple(specs[:-1]), out_specs=specs[-1], check_vma=False)
 
 
+def is_ours() -> bool:
+    """Whether the mesh in context is one of ours."""
+    return bool(_sizes())
+
+
 def pieces(axis: str) -> int:
     """The number of pieces that the mesh in context cuts a logical axis into; 1 without a mesh."""
     axes = dict(AXIS_RULES)[axis]

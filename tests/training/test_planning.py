@@ -83,11 +83,22 @@ class TestCounts:
         expected = step_flops(model, experiment.batch)
         assert traced_flops(experiment, MESH) == pytest.approx(expected, rel=0.02)
 
+    @pytest.mark.parametrize("parts", [{}, {"gated": True, "head_width": 3, "encoder_layers": 2}], ids=str)
+    def test_operations_by_formula_are_those_that_are_traced(self, parts):
+        experiment = replace(EXPERIMENT, model=replace(MODEL, **parts))
+        assert planning.step_operations(experiment) == pytest.approx(traced_flops(experiment, MESH), rel=0.02)
+
+    def test_operations_by_formula_count_nothing_twice(self):
+        again = replace(EXPERIMENT, training=replace(EXPERIMENT.training, remat="full"))
+        assert planning.step_operations(again) == planning.step_operations(EXPERIMENT)
+        assert traced_flops(again, MESH) > 1.2 * planning.step_operations(again)
+
     def test_flops_of_the_big_model(self):
         experiment = load_experiment(BIG)
         counted = step_flops(experiment.model, experiment.batch)
-        assert counted == 32_954_344_538_112
-        assert traced_flops(experiment, MeshConfig(fsdp=2)) == pytest.approx(counted, rel=0.02)
+        assert counted == 32_954_344_538_112 == planning.step_operations(experiment)
+        again = 2 * experiment.batch.rows * experiment.batch.target_length * 1024 * 37_000  # logits, by blocks of words
+        assert traced_flops(experiment, MeshConfig(fsdp=2)) == pytest.approx(counted + again, rel=0.02)
 
     def test_bytes_of_a_device_by_kind(self, made):
         of_width, of_ffn = norms_and_biases(MODEL)

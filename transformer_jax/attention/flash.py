@@ -1,43 +1,62 @@
 """The fused attention kernels of accelerators, which never hold the weights: cuDNN's, and Pallas' on a TPU."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from transformer_jax import sharding
-from transformer_jax.masks import SegmentMask
+from transformer_jax.masks import SegmentMask, segment_mask
 
+PACKED = 512  # queries of packed rows that cuDNN is given
 TPU_BLOCKS = (512, 256, 128)  # queries and keys of a block: the largest that divides the lengths
 
 
-def cudnn_takes(query: Float[Array, "B T H K"], key: Float[Array, "B S H K"]) -> bool:
-    """Whether cuDNN is there, and has a kernel for these: half precision, even lengths, channels in eights to 128."""
+def cudnn_takes(query: Float[Array, "B T H K"], key: Float[Array, "B S H K"], mask: SegmentMask) -> bool:
+    """Whether cuDNN is there, and has a kernel for these: half precision, even lengths, channels in eights to 128.
+
+    Of packed rows it reads a mask, whose memory grows with the square of the length: not of long ones.
+    """
     device = jax.devices()[0]
-    if device.platform != "gpu" or float(getattr(device, "compute_capability", 0)) < 8:
+    capability = re.fullmatch(r"\d+\.\d+", str(getattr(device, "compute_capability", "")))  # AMD's are others
+    if device.platform != "gpu" or capability is None or float(capability.group()) < 8 or not _shared(query):
         return False
-    half = query.dtype in (jnp.bfloat16, jnp.float16)
-    return half and query.shape[-1] % 8 == 0 and query.shape[-1] <= 128 and not (query.shape[1] | key.shape[1]) % 2
+    half, channels = query.dtype in (jnp.bfloat16, jnp.float16), query.shape[-1]
+    fits = channels % 8 == 0 and channels <= 128 and not (query.shape[1] | key.shape[1]) % 2
+    return half and fits and (not mask.packed or query.shape[1] <= PACKED)
 
 
 def cudnn_attention(
     query: Float[Array, "B T H K"], key: Float[Array, "B S H K"], value: Float[Array, "B S H K"], mask: SegmentMask
 ) -> Float[Array, "B T H K"]:
     """`dot_product_attention` by cuDNN; of one segment a row by lengths, its fastest form, else by a mask."""
-    key, value = _without_padding(mask, key, value)
-    attend = functools.partial(jax.nn.dot_product_attention, query, key, value, implementation="cudnn")
+    sees = mask.sees()
+    query, key, value = _shielded(mask, sees, query, key, value)
+    attend = functools.partial(
+        jax.nn.dot_product_attention, query, key, value, is_causal=mask.causal, implementation="cudnn"
+    )
     if mask.packed:
-        output = attend(mask=mask.dense())
+        # Rows that see nothing see everything, and are dropped below: of none the kernel has no sum to divide by.
+        output = attend(mask=segment_mask(mask.query, mask.key) | ~sees[:, None, :, None])
     else:
         of_query, of_key = ((segments == 1).sum(-1, dtype=jnp.int32) for segments in (mask.query, mask.key))
-        output = attend(is_causal=mask.causal, query_seq_lengths=of_query, key_value_seq_lengths=of_key)
-    return jnp.where(mask.sees()[..., None, None], output, 0)
+        output = attend(query_seq_lengths=of_query, key_value_seq_lengths=of_key)
+    return jnp.where(sees[..., None, None], output, 0)
 
 
 def tpu_takes(query: Float[Array, "B T H K"], key: Float[Array, "B S H K"]) -> bool:
-    """Whether the kernel's blocks divide the lengths."""
-    return not (query.shape[1] | key.shape[1]) % TPU_BLOCKS[-1]
+    """Whether the kernel has blocks for these lengths and channels, and a mesh of ours says which device runs what."""
+    lengths, channels = query.shape[1] | key.shape[1], query.shape[-1]
+    fits = not lengths % TPU_BLOCKS[-1] and (channels <= 128 or not channels % 128)
+    return fits and sharding.is_ours() and _shared(query) and not jax.config.read("jax_enable_x64")
+
+
+def _shared(query: Float[Array, "B T H K"]) -> bool:
+    """Whether the devices share rows and heads evenly; not so of a program for any number of rows."""
+    rows, _, heads, _ = query.shape
+    return isinstance(rows, int) and not (rows % sharding.pieces("batch") or heads % sharding.pieces("heads"))
 
 
 def tpu_attention(
@@ -70,16 +89,21 @@ def tpu_attention(
             block_sizes=blocks,
         ).swapaxes(1, 2)
 
-    key, value = _without_padding(mask, key, value)
+    sees = mask.sees()
+    query, key, value = _shielded(mask, sees, query, key, value)
     heads, rows = ("batch", None, "heads", None), ("batch", None)
     on_each_device = sharding.by_device(attend, (heads, heads, heads, rows, rows), heads)
     output = on_each_device(query, key, value, mask.query, mask.key)
-    return jnp.where(mask.sees()[..., None, None], output, 0)
+    return jnp.where(sees[..., None, None], output, 0)
 
 
-def _without_padding(
-    mask: SegmentMask, key: Float[Array, "B S H K"], value: Float[Array, "B S H K"]
-) -> tuple[Array, Array]:
-    """Zeros where nothing may be seen, so that no NaN comes from there."""
+def _shielded(
+    mask: SegmentMask,
+    sees: Bool[Array, "B T"],
+    query: Float[Array, "B T H K"],
+    key: Float[Array, "B S H K"],
+    value: Float[Array, "B S H K"],
+) -> tuple[Array, Array, Array]:
+    """Zeros where nothing sees or is seen, so that no NaN comes from there, nor goes there with a gradient."""
     seen = (mask.key > 0)[..., None, None]
-    return jnp.where(seen, key, 0), jnp.where(seen, value, 0)
+    return jnp.where(sees[..., None, None], query, 0), jnp.where(seen, key, 0), jnp.where(seen, value, 0)

@@ -40,7 +40,7 @@ def segment_attention(
         return blockwise_attention(query, key, value, mask, drop)
 
     kernels: dict[str, Callable[..., Array]] = {}
-    if dropout_key is None and flash.cudnn_takes(query, key):
+    if dropout_key is None and flash.cudnn_takes(query, key, mask):
         kernels["cuda"] = flash.cudnn_attention
     if dropout_key is None and not whole and flash.tpu_takes(query, key):
         kernels["tpu"] = flash.tpu_attention

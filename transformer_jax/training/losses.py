@@ -5,7 +5,7 @@ from typing import no_type_check
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from transformer_jax.projection import LogitSums
 
@@ -29,24 +29,18 @@ class LossSums:
 
 
 def cross_entropy(
-    logits: Float[Array, "B T V"],
-    targets: Int[Array, "B T"],
-    weights: Float[Array, "B T"],
-    label_smoothing: float = 0.0,
+    sums: LogitSums, vocab_size: int, weights: Float[Array, "*places"], label_smoothing: float = 0.0
 ) -> LossSums:
-    """Cross-entropy with the targets smoothed to (1 - epsilon) onehot + epsilon / V, summed over tokens."""
-    # Where no target counts the logits may be anything: zero them before, or 0 * NaN comes back in the gradient.
-    logits = jnp.where((weights > 0)[..., None], logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), 0.0)
-    return smoothed_loss(LogitSums.of(logits, targets), logits.shape[-1], weights, label_smoothing)
-
-
-def smoothed_loss(
-    sums: LogitSums, vocab_size: int, weights: Float[Array, "B T"], label_smoothing: float = 0.0
-) -> LossSums:
-    """`cross_entropy`, of the sums that it needs of the logits; they are finite everywhere.
+    """Cross-entropy with the targets smoothed to (1 - epsilon) onehot + epsilon / V, summed over tokens.
 
     No one-hot array is made: with z the logits, the sum over the vocabulary is
     logsumexp(z) - (1 - epsilon) z[target] - epsilon mean(z).
+
+    Args:
+        sums: what it takes of the logits at each place; finite, also where nothing counts.
+        vocab_size: V.
+        weights: how much each place counts.
+        label_smoothing: epsilon.
     """
     log_loss = loss = sums.normaliser - sums.target
     if label_smoothing:

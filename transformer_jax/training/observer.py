@@ -3,12 +3,11 @@
 import functools
 import time
 from contextlib import ExitStack, closing
-from dataclasses import replace
 from typing import Any
 
 import jax
 
-from transformer_jax import accelerators, processes, programs
+from transformer_jax import accelerators, processes
 from transformer_jax.runs import RunFolder
 from transformer_jax.training import evaluation, planning
 from transformer_jax.training.data import Data
@@ -103,17 +102,10 @@ class Observer:
 
     @functools.cached_property
     def _peak_steps(self) -> float | None:
-        """Steps a second at which the devices would reach their peak; None where that is not known.
-
-        It counts the products of the model, once, also where some are computed again for less memory.
-        """
+        """Steps a second at which the devices would reach their peak; None where that is not known."""
         devices = self.trainer.mesh.devices
         peak = accelerators.peak_operations(devices.flat[0].device_kind)
-        if peak is None:
-            return None
-        training = replace(self.experiment.training, remat="none")
-        plain = Trainer(replace(self.experiment, training=training), self.trainer.mesh, self.trainer.total_steps)
-        return peak * devices.size / programs.flops_of(planning.trace(plain).jaxpr)
+        return None if peak is None else peak * devices.size / planning.step_operations(self.experiment)
 
     def evaluate(self, state: TrainState, step: int) -> dict[str, float] | None:
         """Loss and scores on the validation split; None where there is none."""

@@ -194,6 +194,22 @@ def trace(trainer: Trainer) -> jax.stages.Traced:
     return step.trace(trainer.abstract_state, abstract_batch(trainer.experiment, trainer.mesh), asked)
 
 
+def step_operations(experiment: Experiment) -> int:
+    """Operations of the matrix products of a step by formula, whatever is computed again for less memory.
+
+    Two for each multiplication with its addition, and a gradient takes twice what its value takes.
+    """
+    model, batch = experiment.model, experiment.batch
+    source, target = batch.rows * batch.source_length, batch.rows * batch.target_length
+    heads = model.num_heads * model.channels
+    projection, feed_forward = model.width * heads, (3 if model.gated else 2) * model.width * model.ffn_width
+    encoder = source * (4 * projection + feed_forward + 2 * batch.source_length * heads)
+    own = target * (4 * projection + feed_forward + 2 * batch.target_length * heads)
+    cross = 2 * (target + source) * projection + 2 * target * batch.source_length * heads
+    logits = target * model.width * model.vocab_size
+    return 3 * 2 * (model.encoder_layers * encoder + model.decoder_layers * (own + cross) + logits)
+
+
 def abstract_batch(experiment: Experiment, mesh: Mesh) -> Batch:
     """A batch as the pipeline makes them, but for the number of examples of a row, which no step looks at."""
     config, place = experiment.batch, sharding.batch_sharding(mesh)

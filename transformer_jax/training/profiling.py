@@ -18,13 +18,13 @@ class Profile:
     """Runs the steps of a session; traces a few of them where a folder is given. A context manager."""
 
     def __init__(self, folder: Path | None) -> None:
-        self._folder, self._done, self._traced = folder, 0, 0
+        self._folder, self._done, self._tracing = folder, 0, False
 
     def __enter__(self) -> "Profile":
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        if self._traced:
+        if self._tracing:
             self._stop()
         elif self._folder is not None:
             say(f"--profile: the run ended before its steps {EVEN + 1} to {EVEN + STEPS}; there is no trace")
@@ -37,17 +37,16 @@ class Profile:
             options = jax.profiler.ProfileOptions()
             options.python_tracer_level = 0  # every call of Python: ten times the trace, and slower steps
             jax.profiler.start_trace(str(self._folder), profiler_options=options)
-        tracing = self._done >= EVEN
+            self._tracing = True
         with jax.profiler.StepTraceAnnotation("train", step_num=number):
             result = step()
         self._done += 1
-        self._traced += tracing
-        if self._traced == STEPS:
+        if self._done == EVEN + STEPS:
             jax.block_until_ready(result)
             self._stop()
         return result
 
     def _stop(self) -> None:
         jax.profiler.stop_trace()
-        say(f"--profile: a trace of {self._traced} steps: {self._folder}")
-        self._folder, self._traced = None, 0
+        say(f"--profile: a trace of {self._done - EVEN} steps: {self._folder}")
+        self._folder, self._tracing = None, False
