@@ -16,7 +16,7 @@ from transformer_jax.sharding import state_shardings
 
 def initialise(config: ModelConfig, key: Key[Array, ""]) -> Parameters:
     """Parameters in boxes that carry logical axis names; to be traced, by `init_parameters` or a training state."""
-    model = Transformer(config)
+    model = Transformer(config, unroll=1)  # the same bits, and of 6 + 6 layers XLA compiles one each
     tokens = jnp.zeros((1, 2), jnp.int32)
     if not config.decoder_layers:
         return model.init(key, tokens, method="encode")["params"]
