@@ -57,6 +57,7 @@ def _words(number: int, language: str) -> str:
     return str(num2words(number, lang=language))
 
 
+@functools.cache  # of which a run reads one after the other
 def _splits(limit: int, test: int, validation: int) -> dict[str, list[int]]:
     """The numbers of each split: drawn by their hash, so that they depend on no random generator.
 
