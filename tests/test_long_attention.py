@@ -135,7 +135,7 @@ class TestChoice:
         assert flash.cudnn_takes(x, x, MASKS["self"]) == (jax.default_backend() == "gpu")
 
 
-@pytest.mark.parametrize("name", ["cross", "causal"])
+@pytest.mark.parametrize("name", [pytest.param("cross", marks=pytest.mark.slow), "causal"])
 def test_the_kernel_of_a_tpu_is_the_reference(name):
     """Interpreted: rows of segments, padding, a segment without keys, and NaN where nothing sees or is seen."""
     lengths = {"cross": ([40, 30, 58, 0], [50, 0, 60, 18]), "causal": ([40, 30, 40, 18],) * 2}[name]

@@ -111,7 +111,7 @@ def test_layers_of_which_all_but_products_is_computed_again():
     assert_equal(first_step(TIED, ONE, remat="products"), first_step(TIED, ONE))
 
 
-@pytest.mark.parametrize("shape", [FSDP, ALL], ids=str)
+@pytest.mark.parametrize("shape", [FSDP, pytest.param(ALL, marks=pytest.mark.slow)], ids=str)
 def test_attention_and_logits_in_blocks(shape, monkeypatch):
     whole = first_step(UNTIED, ONE)
     monkeypatch.setattr(projection, "LARGEST", 4 * 16 * 7 * 17)  # bytes of the logits of 17 words, in all
