@@ -28,11 +28,12 @@ STEPS = 2  # traced
 PARTS = (  # (part, what the name of an operation holds); the first that fits
     ("feed-forward products", r"feed_forward/(inner|outer|gate)/.*(dot_general|transpose)$"),
     ("projections", r"attention.*/(query|key|value|out)/.*(dot_general|transpose)$"),
-    ("vocabulary products", r"logits.*dot_general$"),
+    ("vocabulary products", r"logit_sums.*dot_general$"),
     ("attention products", r"B[HTS]+K?,B[HTS]+K?->"),
     ("softmax and masks", r"attention/"),
     ("norms", r"norm/"),
     ("dropout, activations, residuals", r"[Dd]ropout|feed_forward|frame/"),
+    ("loss", r"logit_sums"),
     ("embeddings", r"embedding|positions"),
     ("unstacking and stacking layers", r"(encoder|decoder)/(slice|concatenate|squeeze|broadcast_in_dim|add_any)$"),
     ("loss", r"jvp\("),
@@ -42,9 +43,7 @@ REST = "optimizer, norms of gradients, the rest"
 
 def part_of(name: str) -> str:
     """The part of the model that an operation belongs to, by its name."""
-    return next(
-        (part for part, pattern in PARTS if re.search(pattern, name)), "optimizer, norms of gradients, the rest"
-    )
+    return next((part for part, pattern in PARTS if re.search(pattern, name)), REST)
 
 
 def operations(rows: int, length: int) -> dict[str, float]:
