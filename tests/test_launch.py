@@ -69,7 +69,7 @@ def start(tmp_path, calls):
 def launched(monkeypatch):
     """The experiments that a training would be launched with."""
     experiments = []
-    monkeypatch.setattr(loop, "train", lambda experiment, workdir: experiments.append(experiment) or 0)
+    monkeypatch.setattr(loop, "train", lambda experiment, workdir, profile: experiments.append(experiment) or 0)
     monkeypatch.chdir(ROOT)
     return experiments
 

@@ -121,7 +121,7 @@ class TestExitCodes:
         """The command line, with a training that ends as it is told to."""
 
         def run(result):
-            def train(*arguments):
+            def train(*arguments, **options):
                 if isinstance(result, int):
                     return result
                 raise result
