@@ -12,7 +12,9 @@ from transformer_jax.attention.dot_product import dot_product_attention
 from transformer_jax.dropout import Within, dropout
 from transformer_jax.masks import SegmentMask
 
-WHOLE = 512  # queries up to which all weights are held at once; beyond, in blocks costs a CPU no time
+# Queries up to which all weights are held at once. The gradient of 1,024, one row of 8 heads of 64, takes a CPU 0.26 s
+# and 45 MiB in blocks, 0.23 s and 130 MiB at once; of 4,096 4.3 s and 177 MiB, 4.1 s and 2,056 MiB.
+WHOLE = 512
 
 
 def segment_attention(

@@ -144,7 +144,7 @@ def batch_loss(
 
     rngs = None if dropout_key is None else {"dropout": dropout_key}
     sums: Any = model.apply({"params": params}, method=sums_of, rngs=rngs)
-    # Flat from here on: with rows and positions apart, XLA on a CPU takes 0.1 s of 5 for the gradient by the logits.
+    # Flat: with rows and positions apart, the gradient by the logits took 98 ms of a profiled step on a CPU, so 58 ms.
     return cross_entropy(sums, model.config.vocab_size, target.weights.reshape(-1), label_smoothing)
 
 
