@@ -52,6 +52,7 @@ def _stack(
         split_rngs={"params": True, "dropout": True},
         in_axes=(nn.broadcast,) * arguments,
         length=depth,
+        check_constancy_invariants=False,  # which would trace every layer twice
         unroll=unroll or (depth if depth <= FULLY_UNROLLED and remat == "none" else 1),
         metadata_params={nn.PARTITION_NAME: "layers"},
     )
