@@ -83,14 +83,15 @@ def exhaustive_search(table, limit, alpha):
     return sorted(found, reverse=True)
 
 
-def reference_beam_search(table, limit, width, alpha, patience=None):
+def reference_beam_search(table, limit, width, alpha, patience=None, narrow=False):
     """Beam search as (score, tokens), best first, written with lists; without patience it runs to the limit."""
     beams, finished = [(0.0, ())], []
     for length in range(1, limit + 1):
         candidates = reference_candidates(table, beams)[: 2 * width]
         ended = [c for c in candidates if c[1][-1] == EOS or length == limit]
         beams = [c for c in candidates if c not in ended][:width]
-        finished += [(score(total, length, alpha), tokens) for total, tokens in ended]
+        counted = candidates[:width] if narrow else candidates
+        finished += [(score(c[0], length, alpha), c[1]) for c in ended if c in counted]
         if patience is not None and len(finished) >= patience * width:
             break
     return sorted(finished, reverse=True)[:width]

@@ -24,7 +24,7 @@ from chains import (
     step_of,
 )
 
-from transformer_jax.decoding import BeamSearch, Greedy, length_penalty
+from transformer_jax.decoding import BeamSearch, Greedy, Sampling, StepModel, keys_of_lines, length_penalty
 from transformer_jax.errors import InputError
 
 #                 .55
@@ -73,6 +73,41 @@ def test_length_penalty_of_the_paper():
     np.testing.assert_allclose(length_penalty(jnp.array([1, 7, 13]), 0.0), [1, 1, 1], rtol=1e-6)
     np.testing.assert_allclose(length_penalty(jnp.array([1, 7, 19]), 0.6), [1, 1.515717, 2.297397], rtol=1e-6)
     assert BeamSearch() == BeamSearch(width=4, length_penalty=0.6, n_best=1)
+
+
+def test_other_toolkits_divide_by_the_length_itself():
+    hypotheses = search_chain(BeamSearch(2, 1.0, n_best=2, length_offset=0.0), SHORT_OR_LONG, limit=5)
+    np.testing.assert_allclose(hypotheses.scores[0], [math.log(0.48) / 3, math.log(0.52)], atol=1e-6)
+
+
+@pytest.mark.parametrize("width", [2, 3])
+def test_ends_may_count_within_the_beam_alone(width):
+    limits = [5, 4, 2, 5, 3]
+    beam = BeamSearch(width, 0.6, n_best=width, narrow_ends=True)
+    for seed in range(4):
+        tables = random_tables(seed, len(limits), vocab_size=5, max_length=5)
+        hypotheses = search(beam, tables, jnp.arange(len(limits)), jnp.array(limits), 5)
+        for sentence, limit in enumerate(limits):
+            expected = reference_beam_search(np.asarray(tables[sentence]), limit, width, 0.6, narrow=True)
+            assert_found(hypotheses, sentence, expected)
+
+
+#   start, and every A after it:  .5 padding, .3 --> A, .2 --> EOS
+PADDED = [[0.5, 0.2, 0.3, 0], [0, 1, 0, 0], [0.5, 0.2, 0.3, 0], [0, 1, 0, 0]]
+
+
+@pytest.mark.parametrize("counts", [False, True])
+@pytest.mark.parametrize("strategy", [Greedy(), BeamSearch(2, 0.0), Sampling(top_k=1)], ids=["greedy", "beam", "draw"])
+def test_padding_may_keep_its_share_of_the_probability(strategy, counts):
+    model = StepModel(step_of(PADDED), lambda cache, rows: cache[rows], PAD, EOS, counts_padding=counts)
+    keys = keys_of_lines(seed=1, lines=jnp.array([0]))
+    outputs = strategy.search(model, jnp.zeros(strategy.rows), jnp.array([1]), max_length=1, keys=keys)
+    assert found(outputs) == [([A], 0.3 if counts else 0.6)]
+
+
+def test_decoding_may_start_from_another_token():
+    model = StepModel(step_of(GARDEN_PATH), lambda cache, rows: cache[rows], PAD, EOS, start_id=B)
+    assert found(Greedy().search(model, jnp.zeros(1), jnp.array([5]), max_length=5)) == [([EOS], 1.0)]
 
 
 def test_a_limit_finishes_what_is_open():

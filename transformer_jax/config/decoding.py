@@ -12,6 +12,8 @@ class DecodingConfig:
     beam: int = 4  # hypotheses kept; 1 is greedy
     nbest: int = 1  # translations given of each sentence, best first; so many draws, with sampling
     length_penalty: float = 0.6  # alpha of ((5 + length) / 6)^alpha
+    length_offset: float = 5.0  # 0 makes that length^alpha, as other toolkits have it
+    narrow_ends: bool = False  # an end counts among the best `beam` continuations only, as in other toolkits
     stopping: Literal["settled", "patience"] = "settled"  # when nothing can win any more, or when enough have ended
     patience: float = 1.0  # ended hypotheses that are enough, as a multiple of the beam
     groups: int = 1  # groups of a diverse beam, each avoiding the tokens of those before it
@@ -34,7 +36,8 @@ class DecodingConfig:
         require_positive(self, "beam", "nbest", "patience", "groups", "temperature", "top_p", "repetition_penalty")
         require_positive(self, "guesses", "extra_length", "batch_size")
         require(self.length_penalty >= 0, f"length_penalty={self.length_penalty} must not be negative")
-        require(self.diversity >= 0, f"diversity={self.diversity} must not be negative")
+        for name in ("length_offset", "diversity"):
+            require(getattr(self, name) >= 0, f"{name}={getattr(self, name)} must not be negative")
         require(self.min_length >= 0, f"min_length={self.min_length} must not be negative")
         require(self.no_repeated_ngram >= 0, f"no_repeated_ngram={self.no_repeated_ngram} must not be negative")
         require(self.top_p <= 1, f"top_p={self.top_p} must be at most 1")

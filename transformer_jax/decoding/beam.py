@@ -68,8 +68,8 @@ class BeamSearch(Strategy[BeamState]):
     chooses continuations; scores stay without it. Each group gives its share of the n best.
 
     Raises:
-        InputError: on a width below 1, a length penalty below 0, n_best outside 1 to width, groups that do not divide
-            width, a negative diversity, or a patience that is not above 0.
+        InputError: on a width below 1, a length penalty or offset below 0, n_best outside 1 to width, groups that do
+            not divide width, a negative diversity, or a patience that is not above 0.
     """
 
     width: int = 4
@@ -79,10 +79,13 @@ class BeamSearch(Strategy[BeamState]):
     patience: float = 1.0
     groups: int = 1
     diversity: float = 0.5
+    length_offset: float = 5.0  # in the length penalty
+    narrow_ends: bool = False  # an end counts only among the best width continuations, as in other toolkits
 
     def __post_init__(self) -> None:
         self._require(self.width >= 1, "width", "must be at least 1")
         self._require(self.length_penalty >= 0, "length_penalty", "must not be negative")
+        self._require(self.length_offset >= 0, "length_offset", "must not be negative")
         self._require(1 <= self.n_best <= self.width, "n_best", f"must be 1 to {self.width}, the width")
         self._require(self.stopping in ("settled", "patience"), "stopping", "must be 'settled' or 'patience'")
         self._require(self.patience > 0, "patience", "must be above 0")
@@ -117,7 +120,7 @@ class BeamSearch(Strategy[BeamState]):
             length=jnp.zeros_like(limits),
             limits=limits,
             tokens=jnp.full((*shape, max_length), model.pad_id, jnp.int32),
-            last=jnp.full(shape, model.pad_id, jnp.int32),
+            last=jnp.full(shape, model.start, jnp.int32),
             totals=first,
             log_probs=first,
             finished=Hypotheses.none(limits.shape[0], -(-self.n_best // self.groups), max_length, model.pad_id),
@@ -152,6 +155,9 @@ class BeamSearch(Strategy[BeamState]):
         )
         return finished if self.groups == 1 else finished.best(self.n_best)
 
+    def _penalty(self, lengths: Int[Array, " B"]) -> Float[Array, " B"]:
+        return length_penalty(lengths, self.length_penalty, self.length_offset)
+
     def _extend(
         self, model: StepModel, beams: Beams, logits: Float[Array, "B W V"], penalty: Float[Array, "B V"] | None
     ) -> tuple[Beams, Int[Array, "B W"]]:
@@ -161,7 +167,10 @@ class BeamSearch(Strategy[BeamState]):
         tokens = _append(take(beams.tokens, new.parents), new.tokens, beams.length)  # -> [B C T]
         ended = (new.tokens == model.eos_id) | (length == beams.limits)[:, None]  # -> [B C]
         ends = jnp.where(ended, new.totals, -jnp.inf)
-        finished = _finish(beams.finished, tokens, length, ends, new.log_probs, self.length_penalty)
+        if self.narrow_ends:
+            best, _ = jax.lax.top_k(new.merits, self._group_width)
+            ends = jnp.where(new.merits >= best[:, -1:], ends, -jnp.inf)
+        finished = _finish(beams.finished, tokens, length, ends, new.log_probs, self._penalty(length))
         num_finished = beams.num_finished + jnp.sum(ends > -jnp.inf, axis=1)
 
         merits = jnp.where(ended, -jnp.inf, new.merits)
@@ -170,7 +179,7 @@ class BeamSearch(Strategy[BeamState]):
         if self.stopping == "patience":
             open_ = num_finished < self.patience * self._group_width
         else:
-            open_ = _can_still_win(totals, finished, beams.limits, self.length_penalty)
+            open_ = _can_still_win(totals, finished, self._penalty(beams.limits))
         beams = dataclasses.replace(
             beams,
             length=length,
@@ -208,7 +217,7 @@ def _candidates(
 
     The log-softmax of the whole vocabulary is taken only where a constraint asks for it.
     """
-    norms = jax.nn.logsumexp(logits, axis=-1, keepdims=True)  # -> [B W 1]
+    norms, logits = model.normaliser(logits), model.without_padding(logits)  # -> [B W 1], [B W V]
     outputs = Outputs(beams.tokens, beams.length, beams.limits, model.eos_id)
     adjusted = logits
     if beams.constraints:
@@ -289,25 +298,23 @@ def _finish(
     length: Int[Array, " B"],
     totals: Float[Array, "B C"],
     log_probs: Float[Array, "B C"],
-    alpha: float,
+    penalty: Float[Array, " B"],
 ) -> Hypotheses:
     """The best of the finished hypotheses and those that end now, at this length; the earlier of equals first."""
     lengths = jnp.broadcast_to(length[:, None], totals.shape)
-    scores = totals / length_penalty(lengths, alpha)
+    scores = totals / penalty[:, None]
     log_probs = jnp.where(totals > -jnp.inf, log_probs, -jnp.inf)
     new = Hypotheses(tokens=tokens, lengths=lengths, scores=scores, log_probs=log_probs)
     return finished.joined(new).best(finished.scores.shape[1])
 
 
-def _can_still_win(
-    totals: Float[Array, "B W"], finished: Hypotheses, limits: Int[Array, " B"], alpha: float
-) -> Bool[Array, " B"]:
+def _can_still_win(totals: Float[Array, "B W"], finished: Hypotheses, penalty: Float[Array, " B"]) -> Bool[Array, " B"]:
     """Whether a continuation of an open hypothesis could still enter the finished list.
 
-    A total only falls and the penalty only grows, so that no continuation scores above today's total under the penalty
-    of the limit. A list that is not full has a worst score of -inf.
+    A total only falls and the penalty only grows, so that no continuation scores above today's total under `penalty`,
+    that of the limit. A list that is not full has a worst score of -inf.
     """
-    attainable = totals.max(axis=1) / length_penalty(limits, alpha)
+    attainable = totals.max(axis=1) / penalty
     return attainable > finished.scores.min(axis=1)
 
 

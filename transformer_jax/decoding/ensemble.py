@@ -32,8 +32,8 @@ def ensemble(
     """
     if not models:
         raise InputError("an ensemble needs a model")
-    if len({(model.pad_id, model.eos_id) for model in models}) > 1:
-        raise InputError("the models of an ensemble have different padding or end tokens")
+    if len({model.special for model in models}) > 1:
+        raise InputError("the models of an ensemble have different padding or end tokens, or other starts")
     weights = check_weights(len(models), weights)
     shares = jnp.asarray(weights, jnp.float32)[None, None, None] / sum(weights)  # -> [1 1 1 M]
 
@@ -43,7 +43,7 @@ def ensemble(
     def step(tokens: Int[Array, "R T"], caches: PyTree) -> tuple[Float[Array, "R T V"], PyTree]:
         stepped = [model.step(tokens, cache) for model, cache in zip(models, caches, strict=True)]
         log_probs = [
-            jax.nn.log_softmax(model.without_padding(logits))
+            jax.nn.log_softmax(logits.astype(jnp.float32)) if model.counts_padding else model.log_probs(logits)
             for model, (logits, _) in zip(models, stepped, strict=True)
         ]
         stacked = jnp.stack(log_probs, axis=-1)
@@ -59,7 +59,7 @@ def ensemble(
     def rewind(caches: PyTree, lengths: Int[Array, " R"]) -> PyTree:
         return tuple(model.rewind(cache, lengths) for model, cache in zip(models, caches, strict=True))
 
-    return StepModel(step, select, models[0].pad_id, models[0].eos_id, rewind)
+    return dataclasses.replace(models[0], step=step, select=select, rewind=rewind)
 
 
 def _alone(model: StepModel) -> StepModel:

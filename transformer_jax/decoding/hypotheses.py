@@ -43,9 +43,12 @@ class Hypotheses:
         return jax.tree.map(lambda own, other: jnp.concatenate([own, other], axis=1), self, others)
 
 
-def length_penalty(lengths: Int[Array, "*shape"], alpha: float) -> Float[Array, "*shape"]:
-    """What a log-probability is divided by: ((5 + length) / 6) ** alpha (Wu et al., 2016, section 7)."""
-    return ((5 + lengths) / 6) ** alpha
+def length_penalty(lengths: Int[Array, "*shape"], alpha: float, offset: float = 5.0) -> Float[Array, "*shape"]:
+    """What a log-probability is divided by: ((5 + length) / 6) ** alpha (Wu et al., 2016, section 7).
+
+    An offset of 0 in place of their 5 makes it length ** alpha, which other toolkits divide by.
+    """
+    return ((offset + lengths) / (offset + 1)) ** alpha
 
 
 def take(values: Array, index: Int[Array, "B N"]) -> Array:

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import TypeAlias
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
@@ -30,19 +31,41 @@ class StepModel:
 
     step: Step  # reads the next T tokens of every row; gives the logits of what follows each
     select: Select  # puts into row r what row rows[r] held; never called where a sentence has one row
-    pad_id: int  # what the decoder starts from; never emitted
+    pad_id: int  # what stands behind an output; never emitted
     eos_id: int  # the end token
     rewind: Rewind = _cannot_rewind  # forgets what each row read beyond so many tokens; speculative decoding needs it
+    start_id: int | None = None  # what the decoder starts from; None is pad_id
+    counts_padding: bool = False  # whether padding has its share of the probability, though it is never emitted
 
     def __post_init__(self) -> None:
         if self.pad_id == self.eos_id:
             raise InputError(f"pad_id={self.pad_id} is also eos_id: padding is never emitted, so no output could end")
 
+    @property
+    def special(self) -> tuple[int, int, int, bool]:
+        """What models must have in common to decode together."""
+        return self.pad_id, self.eos_id, self.start, self.counts_padding
+
+    @property
+    def start(self) -> int:
+        """What the decoder starts from."""
+        return self.pad_id if self.start_id is None else self.start_id
+
     def next_logits(self, tokens: Int[Array, "B W"], cache: PyTree) -> tuple[Float[Array, "B W V"], PyTree]:
-        """What may follow one more token of every hypothesis, in float32; nothing but padding is ruled out."""
+        """What may follow one more token of every hypothesis, in float32."""
         logits, cache = self.step(tokens.reshape(-1, 1), cache)  # -> [B * W, 1, V]
-        logits = self.without_padding(logits[:, -1])
-        return logits.reshape(*tokens.shape, -1), cache
+        return logits[:, -1].astype(jnp.float32).reshape(*tokens.shape, -1), cache
+
+    def log_probs(self, logits: Float[Array, "*rows V"]) -> Float[Array, "*rows V"]:
+        """The log-probabilities of all tokens, that of padding at -inf."""
+        if self.counts_padding:
+            return self.without_padding(jax.nn.log_softmax(logits.astype(jnp.float32)))
+        return jax.nn.log_softmax(self.without_padding(logits))
+
+    def normaliser(self, logits: Float[Array, "*rows V"]) -> Float[Array, "*rows 1"]:
+        """What is taken off the logits to make log-probabilities of them."""
+        counted = logits if self.counts_padding else self.without_padding(logits)
+        return jax.nn.logsumexp(counted, axis=-1, keepdims=True)
 
     def without_padding(self, logits: Float[Array, "*rows V"]) -> Float[Array, "*rows V"]:
         """The logits in float32, that of padding at -inf."""

@@ -82,7 +82,7 @@ class Sampling(Strategy[Draws]):
             length=jnp.zeros_like(limits),
             limits=limits,
             tokens=jnp.full((*shape, sentences.max_length), model.pad_id, jnp.int32),
-            last=jnp.full(shape, model.pad_id, jnp.int32),
+            last=jnp.full(shape, model.start, jnp.int32),
             log_probs=jnp.zeros(shape, jnp.float32),
             totals=jnp.zeros(shape, jnp.float32),
             lengths=jnp.zeros(shape, jnp.int32),
@@ -96,7 +96,7 @@ class Sampling(Strategy[Draws]):
     def advance(self, model: StepModel, state: Draws) -> Draws:
         """Draws a token for every open output. One for which nothing is possible is lost: it stays of length 0."""
         logits, cache = model.next_logits(state.last, state.cache)
-        log_probs = jax.nn.log_softmax(logits)  # -> [B N V]
+        log_probs = model.log_probs(logits)  # -> [B N V]
         outputs = Outputs(state.tokens, state.length, state.limits, model.eos_id)
         adjusted = adjust(log_probs, state.constraints, outputs)
         tokens = self._draw(adjusted, state.keys, state.length)

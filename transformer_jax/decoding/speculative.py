@@ -44,18 +44,20 @@ class SpeculativeGreedy(Strategy[Guessed]):
     max_length + guesses tokens. Both models can rewind.
 
     Raises:
-        InputError: on less than one guess, or a negative length penalty.
+        InputError: on less than one guess, or a negative length penalty or offset.
     """
 
     draft: StepModel
     guesses: int = 4
     length_penalty: float = 0.0  # of the score: nothing is chosen by it
+    length_offset: float = 5.0  # in the length penalty
 
     def __post_init__(self) -> None:
         if self.guesses < 1:
             raise InputError(f"SpeculativeGreedy guesses={self.guesses} must be at least 1")
-        if self.length_penalty < 0:
-            raise InputError(f"SpeculativeGreedy length_penalty={self.length_penalty} must not be negative")
+        for name in ("length_penalty", "length_offset"):
+            if getattr(self, name) < 0:
+                raise InputError(f"SpeculativeGreedy {name}={getattr(self, name)} must not be negative")
 
     @property
     def rows(self) -> int:
@@ -68,8 +70,8 @@ class SpeculativeGreedy(Strategy[Guessed]):
         Raises:
             InputError: when the special ids of the models differ, or phrases are required, which takes a beam.
         """
-        if (model.pad_id, model.eos_id) != (self.draft.pad_id, self.draft.eos_id):
-            raise InputError("the draft model has a different padding or end token")
+        if model.special != self.draft.special:
+            raise InputError("the draft model has a different padding or end token, or another start")
         if any(isinstance(constraint, Required) for constraint in sentences.constraints):
             raise InputError("SpeculativeGreedy cannot see to required phrases: use BeamSearch")
         limits = sentences.limits
@@ -78,7 +80,7 @@ class SpeculativeGreedy(Strategy[Guessed]):
             length=zeros,
             limits=limits,
             tokens=jnp.full((*limits.shape, sentences.max_length), model.pad_id, jnp.int32),
-            last=jnp.full_like(limits, model.pad_id),
+            last=jnp.full_like(limits, model.start),
             totals=nothing,
             log_probs=nothing,
             is_open=limits > 0,
@@ -93,7 +95,7 @@ class SpeculativeGreedy(Strategy[Guessed]):
         guesses, draft_cache = self._guess(state)  # -> [B G]
         read = jnp.concatenate([state.last[:, None], guesses], axis=1)  # -> [B G + 1]
         logits, cache = model.step(read, state.caches[0])
-        log_probs = jax.nn.log_softmax(model.without_padding(logits))  # -> [B G + 1, V]
+        log_probs = model.log_probs(logits)  # -> [B G + 1, V]
         adjusted = _adjusted(log_probs, state, guesses, model.eos_id)
         chosen = jnp.argmax(adjusted, axis=-1)  # -> [B G + 1]
         own, total = (jnp.take_along_axis(x, chosen[..., None], axis=2)[..., 0] for x in (log_probs, adjusted))
@@ -127,7 +129,7 @@ class SpeculativeGreedy(Strategy[Guessed]):
     def results(self, state: Guessed) -> Hypotheses:
         """One output a sentence."""
         found = ((state.length > 0) & (state.totals > -jnp.inf) & ~state.is_open)[:, None]
-        scores = state.totals / length_penalty(state.length, self.length_penalty)
+        scores = state.totals / length_penalty(state.length, self.length_penalty, self.length_offset)
         return Hypotheses(
             tokens=jnp.where(found[..., None], state.tokens[:, None], state.pad_id),
             lengths=jnp.where(found, state.length[:, None], 0),
@@ -140,10 +142,11 @@ class SpeculativeGreedy(Strategy[Guessed]):
         guesses, last, cache = jnp.zeros((len(state.last), 0), jnp.int32), state.last, state.caches[1]
         for _ in range(self.guesses):
             logits, cache = self.draft.next_logits(last[:, None], cache)  # -> [B 1 V]
+            scores = self.draft.without_padding(logits)
             if state.constraints:
                 outputs = _outputs(state, guesses, guesses.shape[1], self.draft.eos_id)
-                logits = adjust(jax.nn.log_softmax(logits), state.constraints, outputs)
-            last = jnp.argmax(logits[:, 0], axis=-1)
+                scores = adjust(self.draft.log_probs(logits), state.constraints, outputs)
+            last = jnp.argmax(scores[:, 0], axis=-1)
             guesses = jnp.concatenate([guesses, last[:, None]], axis=1)
         _, cache = self.draft.next_logits(last[:, None], cache)
         return guesses, cache

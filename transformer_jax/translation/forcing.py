@@ -116,7 +116,7 @@ class Forcing:
         model = self._ensemble.model(params)
         caches: PyTree = self._ensemble.cache(params, sources, rows=targets.shape[0], capacity=targets.shape[1])
         logits, _ = model.step(_shifted(targets), caches)
-        log_probs = jax.nn.log_softmax(model.without_padding(logits))
+        log_probs = model.log_probs(logits)
         return jnp.take_along_axis(log_probs, targets[..., None], axis=2)[..., 0]
 
     def _align_batch(

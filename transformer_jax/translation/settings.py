@@ -22,17 +22,19 @@ from transformer_jax.sizes import Size
 def strategy_of(config: DecodingConfig, draft: StepModel | None = None) -> Strategy[Any]:
     """The strategy that a config asks for; with a draft model, the speculative form of a beam of one."""
     if draft is not None:
-        return SpeculativeGreedy(draft, config.guesses, config.length_penalty)
+        return SpeculativeGreedy(draft, config.guesses, config.length_penalty, config.length_offset)
     if config.sampling:
         return Sampling(config.nbest, config.temperature, config.top_k, config.top_p, config.min_p)
     return BeamSearch(
-        config.beam,
-        config.length_penalty,
-        config.nbest,
-        config.stopping,
-        config.patience,
-        config.groups,
-        config.diversity,
+        width=config.beam,
+        length_penalty=config.length_penalty,
+        length_offset=config.length_offset,
+        n_best=config.nbest,
+        narrow_ends=config.narrow_ends,
+        stopping=config.stopping,
+        patience=config.patience,
+        groups=config.groups,
+        diversity=config.diversity,
     )
 
 
