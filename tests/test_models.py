@@ -87,7 +87,11 @@ class TestWhatALogitDependsOn:
         )
         np.testing.assert_allclose(padded[:, :7], logits, atol=1e-5)
 
-    @pytest.mark.parametrize("config", [CONFIG, replace(PRE, positions="learned")], ids=["post", "pre-learned"])
+    @pytest.mark.parametrize(
+        "config",
+        [CONFIG, replace(PRE, positions="learned"), replace(PRE, positions="relative", embed_padding=True)],
+        ids=["post", "pre-learned", "pre-relative"],
+    )
     def test_neighbours_in_a_row_change_nothing(self, config):
         sources, targets = [tokens(6, 1, 2), tokens(7, 1, 5)], [tokens(8, 1, 7), tokens(9, 1, 3)]
         rubbish = tokens(10, 1, 4)  # behind the last sentence; its segment of 0 hides it
@@ -116,9 +120,33 @@ CACHED = {
     "post-authors-none-bias": replace(CONFIG, positions="authors", share_embeddings="none", output_bias=True),
     "pre-learned-none-gated": replace(PRE, positions="learned", share_embeddings="none", gated=True),
     "decoder-only": DECODER_ONLY,
+    "pre-relative-inputs-rms": replace(
+        PRE,
+        positions="relative",
+        relative_buckets=4,
+        relative_distance=5,
+        share_embeddings="inputs",
+        norm_type="rms",
+        scale_attention=False,
+        ffn_bias=False,
+        embed_padding=True,
+        start_id=2,
+    ),
+    "post-relative-own-biases": replace(
+        CONFIG,
+        positions="relative",
+        relative_buckets=8,
+        relative_distance=9,
+        relative_per_layer=True,
+        attention_bias=True,
+        embedding_norm=True,
+        scale_embeddings=False,
+        scale_outputs=True,
+    ),
 }
 OTHERS = [replace(PRE, positions="interleaved"), replace(CONFIG, positions="halves"), replace(PRE, positions="authors")]
-OTHERS += [replace(CONFIG, positions="learned")]
+OTHERS += [replace(CONFIG, positions="learned"), replace(PRE, positions="learned", position_offset=3)]
+OTHERS += [replace(CONFIG, positions="halves", position_offset=2)]
 SENTENCES, BEAMS, LENGTH = 2, 3, 5
 SEGMENTS = jnp.array([[1, 1, 1, 0], [1, 1, 1, 1]])  # the first source is shorter
 
@@ -365,7 +393,7 @@ def visible_dropout_masks(unroll, remat="none"):
             {"params": params},
             jnp.zeros((2, 17, 16)),
             rngs={"dropout": jax.random.key(0)},
-            method=lambda encoder, x: encoder.layers(x, None, False, False),
+            method=lambda encoder, x: encoder.layers(x, None, False, False, None),
         )
     )()
     sums = np.asarray(output / 2).astype(int)  # what dropout keeps is doubled

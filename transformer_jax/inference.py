@@ -31,18 +31,19 @@ def decoding_parameters(params: Parameters, dtype: str = "float32") -> Parameter
     return {**params, "decoder": {**decoder, **layers}}
 
 
-def step_model(model: Transformer, params: Parameters, eos_id: int = 1) -> StepModel:
+def step_model(model: Transformer, params: Parameters, eos_id: int = 1, *, counts_padding: bool = False) -> StepModel:
     """The step of a model whose parameters are those of `decoding_parameters`.
 
     With an encoder its cache comes from `start_cache`; without one from `start_cache` with no source, and prompts are
-    prefixes.
+    prefixes. Padding is never emitted; where it counts, it keeps its share of the probability, as other toolkits have
+    it.
     """
 
     def step(tokens: Int[Array, "R T"], cache: Cache) -> tuple[Float[Array, "R T V"], Cache]:
         logits, cache, _ = apply(model, params, tokens, cache, method="step")
         return logits, cache
 
-    return StepModel(step, Cache.reorder, model.config.pad_id, eos_id, Cache.rewind)
+    return StepModel(step, Cache.reorder, model.config.pad_id, eos_id, Cache.rewind, model.config.start, counts_padding)
 
 
 def start_cache(
@@ -74,7 +75,7 @@ def start_cache(
 def read_target(
     model: Transformer, params: Parameters, source: Int[Array, "B S"], target: Int[Array, "B T"]
 ) -> DecoderAttention:
-    """What every position of a target attends to; `target` is the decoder's input, the padding id first."""
+    """What every position of a target attends to; `target` is the decoder's input, its start first."""
     cache = start_cache(model, params, source, rows=target.shape[0], capacity=target.shape[1])
     _, _, attention = apply(model, params, target, cache, return_attention=True, method="step")
     return attention

@@ -1,5 +1,6 @@
 """The parts of Figure 1: embeddings, positions, feed-forward network, the sublayer, and the two layers made of them."""
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from transformer_jax.attention import KeyValue, LayerCache, MultiHeadAttention
+from transformer_jax.attention import KeyValue, LayerCache, MultiHeadAttention, relative_bias
 from transformer_jax.config import ModelConfig
 from transformer_jax.dropout import Dropout
 from transformer_jax.masks import SegmentMask
@@ -21,7 +22,7 @@ from transformer_jax.sharding import constrain, parameter
 
 
 class Embedding(nn.Module):
-    """Token vectors times sqrt(d_model) (3.4); the padding id is a constant zero. `logits` uses the same matrix."""
+    """Token vectors times sqrt(d_model) (3.4), of padding a constant zero. `logits` uses the same matrix."""
 
     vocab_size: int
     config: ModelConfig
@@ -34,9 +35,13 @@ class Embedding(nn.Module):
     def __call__(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
         """The vectors of the tokens."""
         tokens = constrain(tokens, "replica", None)
-        vectors = jnp.take(self.table, tokens, axis=0) * math.sqrt(self.config.width)
-        vectors = jnp.where((tokens == self.config.pad_id)[..., None], 0.0, vectors).astype(self.config.dtype)
-        return constrain(constrain(vectors, "replica", None, "width"), "batch", None, None)
+        config = self.config
+        vectors = jnp.take(self.table, tokens, axis=0)
+        if config.scale_embeddings:
+            vectors = vectors * math.sqrt(config.width)
+        if not config.embed_padding:
+            vectors = jnp.where((tokens == config.pad_id)[..., None], 0.0, vectors)
+        return constrain(constrain(vectors.astype(config.dtype), "replica", None, "width"), "batch", None, None)
 
     def logits(self, x: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
         """The products with every token's vector, in float32 at least."""
@@ -70,7 +75,7 @@ def sinusoids(
 
 
 class Positions(nn.Module):
-    """Adds a vector for each position: sinusoids, or learned ones (3.5)."""
+    """Adds a vector for each position: sinusoids, or learned ones (3.5); none where positions are relative."""
 
     config: ModelConfig
 
@@ -78,14 +83,40 @@ class Positions(nn.Module):
     def __call__(self, x: Float[Array, "B T D"], positions: Int[Array, "#B T"], length: int) -> Float[Array, "B T D"]:
         """`length` bounds the positions from above."""
         config = self.config
+        if config.positions == "relative":
+            return x
         if config.positions == "learned":
             if length > config.max_positions:
                 raise ValueError(f"{length} positions, but max_positions={config.max_positions}")
-            sizes = {"positions": config.max_positions, "width": config.width}
+            sizes = {"positions": config.position_offset + config.max_positions, "width": config.width}
             table = parameter(self, "table", nn.initializers.normal(1.0), **sizes)
         else:
-            table = jnp.asarray(sinusoids(length, config.width, config.positions))
-        return x + jnp.take(table, positions, axis=0).astype(x.dtype)
+            table = jnp.asarray(sinusoids(config.position_offset + length, config.width, config.positions))
+        return x + jnp.take(table, config.position_offset + positions, axis=0).astype(x.dtype)
+
+
+class TokenTypes(nn.Module):
+    """Adds a vector for the kind of each token, as BERT tells the sentences of a pair apart."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T D"], types: Int[Array, "#B #T"]) -> Float[Array, "B T D"]:
+        """Kinds count from 0."""
+        sizes = {"types": self.config.token_types, "width": self.config.width}
+        table = parameter(self, "table", nn.initializers.normal(self.config.width**-0.5), **sizes)
+        return x + jnp.take(table, types, axis=0).astype(x.dtype)
+
+
+def activation(config: ModelConfig) -> Callable[[Array], Array]:
+    """The activation function of the feed-forward network."""
+    functions: dict[str, Callable[[Array], Array]] = {
+        "relu": jax.nn.relu,
+        "gelu": functools.partial(jax.nn.gelu, approximate=True),
+        "gelu_exact": functools.partial(jax.nn.gelu, approximate=False),
+        "silu": jax.nn.silu,
+    }
+    return functions[config.activation]
 
 
 class FeedForward(nn.Module):
@@ -97,26 +128,43 @@ class FeedForward(nn.Module):
     def __call__(self, x: Float[Array, "B T D"], *, deterministic: bool = True) -> Float[Array, "B T D"]:
         """Width d_model to d_ff and back."""
         config = self.config
-        activation = {"relu": jax.nn.relu, "gelu": jax.nn.gelu, "silu": jax.nn.silu}[config.activation]
+        project = functools.partial(Projection, use_bias=config.ffn_bias, dtype=config.dtype)
+        activate = activation(config)
 
         def widen(name: str) -> Float[Array, "B T F"]:
-            return Projection(config.ffn_width, ("width", "ffn"), use_bias=True, dtype=config.dtype, name=name)(x)
+            return project(config.ffn_width, ("width", "ffn"), name=name)(x)
 
-        hidden = activation(widen("gate")) * widen("inner") if config.gated else activation(widen("inner"))
+        hidden = activate(widen("gate")) * widen("inner") if config.gated else activate(widen("inner"))
         hidden = Dropout(config.activation_dropout)(hidden, deterministic=deterministic)
-        return Projection(config.width, ("ffn", "width"), use_bias=True, dtype=config.dtype, name="outer")(hidden)
+        return project(config.width, ("ffn", "width"), name="outer")(hidden)
 
 
-def layer_norm(config: ModelConfig, name: str | None = None) -> nn.LayerNorm:
-    """Layer normalisation over the channels; mean and variance in float32."""
+def layer_norm(config: ModelConfig, name: str | None = None) -> nn.LayerNorm | nn.RMSNorm:
+    """Normalisation over the channels, of layers or by their root mean square; mean and variance in float32."""
+    scale = nn.with_logical_partitioning(nn.initializers.ones, ("width",))
+    if config.norm_type == "rms":
+        return nn.RMSNorm(epsilon=config.norm_epsilon, dtype=config.dtype, scale_init=scale, name=name)
     return nn.LayerNorm(
         epsilon=config.norm_epsilon,
         dtype=config.dtype,
         use_fast_variance=False,  # E[x^2] - E[x]^2 cancels where the mean is large
-        scale_init=nn.with_logical_partitioning(nn.initializers.ones, ("width",)),
+        scale_init=scale,
         bias_init=nn.with_logical_partitioning(nn.initializers.zeros, ("width",)),
         name=name,
     )
+
+
+class OutputHead(nn.Module):
+    """A projection, the activation and a normalisation between the features and the logits, as BERT has them."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*places D"]) -> Float[Array, "*places D"]:
+        """Features to those that the logits are made of."""
+        width, config = self.config.width, self.config
+        x = Projection(width, ("width", "heads"), use_bias=True, dtype=config.dtype, name="projection")(x)
+        return layer_norm(config, "norm")(activation(config)(x))
 
 
 class Sublayer(nn.Module):
@@ -161,11 +209,13 @@ class EncoderLayer(nn.Module):
         mask: Bool[Array, "#B 1 #S S"] | SegmentMask | None = None,
         deterministic: bool = True,
         return_attention: bool = False,
+        relative: Float[Array, "buckets H"] | None = None,
     ) -> tuple[Float[Array, "B S D"], Float[Array, "B H S S"] | None]:
         """Returns the output, and the attention weights where they are wanted."""
         flags = {"deterministic": deterministic, "return_weights": return_attention}
+        bias = _bias_within(self.config, relative, x.shape[1], both_ways=True)
         x, weights = self.self_attention_frame(
-            x, lambda y: self.self_attention(y, y, mask, **flags), deterministic=deterministic
+            x, lambda y: self.self_attention(y, y, mask, bias, **flags), deterministic=deterministic
         )
         x, _ = self.feed_forward_frame(
             x, lambda y: (self.feed_forward(y, deterministic=deterministic), None), deterministic=deterministic
@@ -206,17 +256,19 @@ class DecoderLayer(nn.Module):
         cross_mask: Bool[Array, "#B 1 #T S"] | SegmentMask | None = None,
         deterministic: bool = True,
         return_attention: bool = False,
+        relative: Float[Array, "buckets H"] | None = None,
     ) -> tuple[Float[Array, "B T D"], DecoderAttention | None]:
         """Returns the output, and the attention weights where they are wanted."""
         flags = {"deterministic": deterministic, "return_weights": return_attention}
+        bias = _bias_within(self.config, relative, x.shape[1], both_ways=False)
 
         def attend_to_memory(y: Float[Array, "B T D"]) -> tuple[Array, Array | None]:
             if memory is None:
                 raise ValueError("memory is None: this decoder attends to the output of an encoder")
-            return self.cross_attention(y, memory, cross_mask, **flags)
+            return self.cross_attention(y, memory, cross_mask, None, **flags)
 
         x, own, cross = self._sublayers(
-            x, lambda y: self.self_attention(y, y, self_mask, **flags), attend_to_memory, deterministic
+            x, lambda y: self.self_attention(y, y, self_mask, bias, **flags), attend_to_memory, deterministic
         )
         return x, DecoderAttention(own, cross) if return_attention else None
 
@@ -228,12 +280,13 @@ class DecoderLayer(nn.Module):
         self_mask: Bool[Array, "R 1 T C"],
         memory_mask: Bool[Array, "B 1 1 S"] | None,
         return_attention: bool = False,
+        self_bias: Float[Array, "R H T C"] | None = None,
     ) -> tuple[Float[Array, "R T D"], LayerCache, DecoderAttention | None]:
         """The next T positions of R rows whose past lies in the cache; returns the cache with them written behind."""
 
         def attend_to_past(y: Float[Array, "R T D"]) -> tuple[Array, tuple[Array | None, KeyValue]]:
             past = cache.past.write(self.self_attention.keys_values(y), lengths)
-            output, weights = self.self_attention(y, past, self_mask, return_weights=return_attention)
+            output, weights = self.self_attention(y, past, self_mask, self_bias, return_weights=return_attention)
             return output, (weights, past)
 
         def attend_to_memory(y: Float[Array, "R T D"]) -> tuple[Array, Array | None]:
@@ -269,3 +322,13 @@ class DecoderLayer(nn.Module):
             x, lambda y: (self.feed_forward(y, deterministic=deterministic), None), deterministic=deterministic
         )
         return x, own, cross
+
+
+def _bias_within(
+    config: ModelConfig, relative: Float[Array, "buckets H"] | None, length: int, *, both_ways: bool
+) -> Float[Array, "1 H {length} {length}"] | None:
+    """The relative bias of a row on itself, by places: the sentences in it lie each in one piece."""
+    if relative is None:
+        return None
+    places = jnp.arange(length)
+    return relative_bias(relative, places[None], places, config.relative_distance, both_ways=both_ways)

@@ -10,10 +10,19 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from transformer_jax import masks
-from transformer_jax.attention import Cache, KeyValue, LayerCache
+from transformer_jax.attention import Cache, KeyValue, LayerCache, RelativePositions, relative_bias
 from transformer_jax.config import ModelConfig
 from transformer_jax.dropout import Dropout
-from transformer_jax.layers import DecoderAttention, DecoderLayer, Embedding, EncoderLayer, Positions, layer_norm
+from transformer_jax.layers import (
+    DecoderAttention,
+    DecoderLayer,
+    Embedding,
+    EncoderLayer,
+    OutputHead,
+    Positions,
+    TokenTypes,
+    layer_norm,
+)
 from transformer_jax.masks import SegmentMask
 from transformer_jax.projection import LogitSums, VocabularyProjection
 from transformer_jax.sharding import parameter
@@ -37,22 +46,29 @@ class Attention:
 
 
 def _stack(
-    layer: type[nn.Module], config: ModelConfig, depth: int, arguments: int, unroll: int | None, remat: Remat
+    layer: type[nn.Module],
+    config: ModelConfig,
+    depth: int,
+    arguments: int,
+    unroll: int | None,
+    remat: Remat,
+    initialising: bool,
 ) -> nn.Module:
     """`depth` layers run one after the other, their parameters stacked on a leading axis "layers".
 
-    A layer is called with x and so many `arguments`, of which the last two are flags.
+    A layer is called with x and so many `arguments`, of which the last three are two flags and its own relative biases.
     """
     if remat != "none":
         policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if remat == "products" else None
-        layer = nn.remat(layer, policy=policy, static_argnums=(arguments, arguments + 1))  # counted from self
+        layer = nn.remat(layer, policy=policy, static_argnums=(arguments - 1, arguments))  # counted from self
+    own = 0 if config.positions == "relative" else nn.broadcast
     scanned = nn.scan(
         layer,
         variable_axes={"params": 0},
         split_rngs={"params": True, "dropout": True},
-        in_axes=(nn.broadcast,) * arguments,
+        in_axes=(*(nn.broadcast,) * (arguments - 1), own),
         length=depth,
-        check_constancy_invariants=False,  # which would trace every layer twice
+        check_constancy_invariants=initialising,  # traces every layer twice, which the bits of fresh parameters hang on
         unroll=unroll or (depth if depth <= FULLY_UNROLLED and remat == "none" else 1),
         metadata_params={nn.PARTITION_NAME: "layers"},
     )
@@ -68,7 +84,10 @@ class Encoder(nn.Module):
 
     def setup(self) -> None:
         """One stack of layers."""
-        self.layers = _stack(EncoderLayer, self.config, self.config.encoder_layers, 3, self.unroll, self.remat)
+        how = self.unroll, self.remat, self.is_initializing()
+        self.layers = _stack(EncoderLayer, self.config, self.config.encoder_layers, 4, *how)
+        if self.config.positions == "relative":
+            self.relative = RelativePositions(self.config, self.config.encoder_layers)
         if self.config.norm == "pre":
             self.norm = layer_norm(self.config)
 
@@ -81,7 +100,8 @@ class Encoder(nn.Module):
         return_attention: bool = False,
     ) -> tuple[Float[Array, "B S D"], Float[Array, "L B H S S"] | None]:
         """Embedded tokens to the memory, and attention weights where they are wanted."""
-        x, weights = self.layers(x, mask, deterministic, return_attention)
+        relative = self.relative() if self.config.positions == "relative" else None
+        x, weights = self.layers(x, mask, deterministic, return_attention, relative)
         return (self.norm(x) if self.config.norm == "pre" else x), weights
 
 
@@ -98,8 +118,11 @@ class Decoder(nn.Module):
 
     def setup(self) -> None:
         """The layers as one stack, "layers", and one by one, "layer_0" and on: a call uses one of the two."""
-        self.layers = _stack(DecoderLayer, self.config, self.config.decoder_layers, 5, self.unroll, self.remat)
+        how = self.unroll, self.remat, self.is_initializing()
+        self.layers = _stack(DecoderLayer, self.config, self.config.decoder_layers, 6, *how)
         self.layer = [DecoderLayer(self.config) for _ in range(self.config.decoder_layers)]
+        if self.config.positions == "relative":
+            self.relative = RelativePositions(self.config, self.config.decoder_layers)
         if self.config.norm == "pre":
             self.norm = layer_norm(self.config)
 
@@ -114,7 +137,8 @@ class Decoder(nn.Module):
         return_attention: bool = False,
     ) -> tuple[Float[Array, "B T D"], DecoderAttention | None]:
         """Embedded tokens and the memory to features, and attention weights where they are wanted."""
-        x, weights = self.layers(x, memory, self_mask, cross_mask, deterministic, return_attention)
+        relative = self.relative() if self.config.positions == "relative" else None
+        x, weights = self.layers(x, memory, self_mask, cross_mask, deterministic, return_attention, relative)
         return (self.norm(x) if self.config.norm == "pre" else x), weights
 
     def step(
@@ -123,15 +147,22 @@ class Decoder(nn.Module):
         """The next T positions of every row of the cache, which is returned with them written behind."""
         mask = masks.cache_mask(positions, cache.capacity)
         layers, weights = [], []
-        for layer, layer_cache in zip(self.layer, cache.layers, strict=True):
+        for layer, layer_cache, bias in zip(self.layer, cache.layers, self._biases(positions, cache), strict=True):
             x, written, layer_weights = layer.step(
-                x, layer_cache, cache.lengths, mask, cache.memory_mask, return_attention
+                x, layer_cache, cache.lengths, mask, cache.memory_mask, return_attention, bias
             )
             layers.append(written)
             weights.append(layer_weights)
         cache = replace(cache, layers=tuple(layers), lengths=cache.lengths + positions.shape[1])
         attention = jax.tree.map(lambda *leaves: jnp.stack(leaves), *weights) if return_attention else None
         return (self.norm(x) if self.config.norm == "pre" else x), cache, attention
+
+    def _biases(self, positions: Int[Array, "R T"], cache: Cache) -> list[Float[Array, "R H T C"] | None]:
+        """The relative biases of every layer on what the cache holds."""
+        if self.config.positions != "relative":
+            return [None] * len(self.layer)
+        keys, furthest = jnp.arange(cache.capacity), self.config.relative_distance
+        return [relative_bias(table, positions, keys, furthest, both_ways=False) for table in self.relative()]
 
     def start_cache(
         self,
@@ -154,9 +185,9 @@ class Decoder(nn.Module):
 class Transformer(nn.Module):
     """The encoder-decoder Transformer; without decoder layers an encoder alone, without encoder layers a decoder.
 
-    Tokens of value `config.pad_id` embed as zero, and a decoder's input starts with one. Segments (see `Batch`) let
-    several sentences share a row; where they are not given, a row is one sentence, and padding of the source is what
-    equals `pad_id`. Positions count from 0 where they are not given.
+    A decoder's input starts with `config.start`. Segments (see `Batch`) let several sentences share a row; where they
+    are not given, a row is one sentence, and padding of the source is what equals `config.pad_id`. Positions count from
+    0 where they are not given.
     """
 
     config: ModelConfig
@@ -167,21 +198,27 @@ class Transformer(nn.Module):
         """Embeddings shared as configured, the two stacks, the output projection where it has a matrix of its own."""
         config = self.config
         self.dropout = Dropout(config.dropout)
-        if config.share_embeddings == "all":
+        if config.share_embeddings in ("all", "inputs"):
             self.embedding = Embedding(config.vocab_size, config)
         else:
             self.source_embedding = Embedding(config.source_vocab_size or config.vocab_size, config)
             self.target_embedding = Embedding(config.vocab_size, config)
-        if config.share_embeddings == "none":
+        if config.share_embeddings in ("inputs", "none"):
             self.output = VocabularyProjection(config.vocab_size, config.width)
+        if config.output_head:
+            self.output_head = OutputHead(config)
         if config.output_bias:
             self.output_bias = parameter(self, "output_bias", nn.initializers.zeros, vocab=config.vocab_size)
+        if config.token_types:
+            self.token_types = TokenTypes(config)
         if config.encoder_layers:
             self.source_positions = Positions(config)
             self.encoder = Encoder(config, self.unroll, self.remat)
         if config.decoder_layers:
             self.target_positions = Positions(config)
             self.decoder = Decoder(config, self.unroll, self.remat)
+        if config.embedding_norm:
+            self.source_norm, self.target_norm = layer_norm(config), layer_norm(config)
 
     def __call__(
         self,
@@ -196,7 +233,7 @@ class Transformer(nn.Module):
         return_attention: bool = False,
     ) -> tuple[Float[Array, "B T V"], Attention | None]:
         """Logits of the token behind each target token (teacher forcing), and attention weights where wanted."""
-        flags = {"deterministic": deterministic, "return_attention": return_attention}
+        flags: dict[str, Any] = {"deterministic": deterministic, "return_attention": return_attention}
         segments = self.segments_of(source) if source_segments is None else source_segments
         memory, encoder_weights = self.encode(source, segments, source_positions, **flags)
         logits, weights = self.decode(
@@ -221,18 +258,24 @@ class Transformer(nn.Module):
         segments: Int[Array, "B S"] | None = None,
         positions: Int[Array, "B S"] | None = None,
         *,
+        types: Int[Array, "B S"] | None = None,
         packed: bool = True,
         deterministic: bool = True,
         return_attention: bool = False,
     ) -> tuple[Float[Array, "B S D"], Float[Array, "L B H S S"] | None]:
         """Source tokens to the memory that the decoder attends to, and attention weights where they are wanted.
 
-        Where not `packed` (see `Batch`), faster kernels may be used, and the result is the same.
+        Where not `packed` (see `Batch`), faster kernels may be used, and the result is the same. Where the model tells
+        kinds of tokens apart, all are of kind 0 where `types` are not given.
         """
         segments = self.segments_of(tokens) if segments is None else segments
-        embedding = self.embedding if self.config.share_embeddings == "all" else self.source_embedding
+        embedding = self.source_embedding if self.config.share_embeddings in ("target", "none") else self.embedding
         positions = jnp.arange(tokens.shape[1])[None] if positions is None else positions
         x = self.source_positions(embedding(tokens), positions, tokens.shape[1])
+        if self.config.token_types:
+            x = self.token_types(x, jnp.zeros((1, 1), jnp.int32) if types is None else types)
+        if self.config.embedding_norm:
+            x = self.source_norm(x)
         x = self.dropout(x, deterministic=deterministic)
         mask = SegmentMask(segments, segments, packed=packed)
         return self.encoder(x, mask, deterministic=deterministic, return_attention=return_attention)
@@ -277,8 +320,7 @@ class Transformer(nn.Module):
         self_mask = SegmentMask(segments, segments, causal=True, packed=packed)
         cross_mask = None if memory_segments is None else SegmentMask(segments, memory_segments, packed=packed)
         positions = jnp.arange(tokens.shape[1])[None] if positions is None else positions
-        x = self.target_positions(self._embed_target(tokens), positions, tokens.shape[1])
-        x = self.dropout(x, deterministic=deterministic)
+        x = self.dropout(self._embed_target(tokens, positions, tokens.shape[1]), deterministic=deterministic)
         return self.decoder(
             x, memory, self_mask, cross_mask, deterministic=deterministic, return_attention=return_attention
         )
@@ -308,23 +350,43 @@ class Transformer(nn.Module):
         """`decode` for the next T tokens of each row of a cache; parameters as `decoding_parameters` gives them."""
         positions = cache.lengths[:, None] + jnp.arange(tokens.shape[1])[None]
         rows = min(cache.capacity, self.config.max_positions) if self.config.positions == "learned" else cache.capacity
-        x = self.target_positions(self._embed_target(tokens), jnp.minimum(positions, rows - 1), rows)
+        x = self._embed_target(tokens, jnp.minimum(positions, rows - 1), rows)
         x, cache, weights = self.decoder.step(x, positions, cache, return_attention)
         return self.logits(x), cache, weights
 
-    def _embed_target(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
-        return (self.embedding if self.config.share_embeddings == "all" else self.target_embedding)(tokens)
+    def encode_logits(
+        self,
+        tokens: Int[Array, "B S"],
+        segments: Int[Array, "B S"] | None = None,
+        positions: Int[Array, "B S"] | None = None,
+        **options: Any,
+    ) -> Float[Array, "B S V"]:
+        """The logits of every source place, as a model of masked tokens gives them; arguments as of `encode`."""
+        return self.logits(self.encode(tokens, segments, positions, **options)[0])
+
+    def _embed_target(
+        self, tokens: Int[Array, "B T"], positions: Int[Array, "#B T"], length: int
+    ) -> Float[Array, "B T D"]:
+        embedding = self.target_embedding if self.config.share_embeddings in ("target", "none") else self.embedding
+        x = self.target_positions(embedding(tokens), positions, length)
+        return self.target_norm(x) if self.config.embedding_norm else x
 
     def logits(self, x: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
         """The logits of features."""
-        logits = self._output().logits(x)
+        logits = self._output().logits(self._before_output(x))
         return logits + self.output_bias[None, None] if self.config.output_bias else logits
 
     def logit_sums(self, x: Float[Array, "*places D"], targets: Int[Array, "*places"]) -> LogitSums:
         """What a loss needs of the logits of features, which need not all exist for it."""
-        return self._output().logit_sums(x, targets, self.output_bias if self.config.output_bias else None)
+        bias = self.output_bias if self.config.output_bias else None
+        return self._output().logit_sums(self._before_output(x), targets, bias)
+
+    def _before_output(self, x: Float[Array, "*places D"]) -> Float[Array, "*places D"]:
+        if self.config.output_head:
+            x = self.output_head(x)
+        return x * self.config.width**-0.5 if self.config.scale_outputs else x
 
     def _output(self) -> Embedding | VocabularyProjection:
-        if self.config.share_embeddings == "none":
+        if self.config.share_embeddings in ("inputs", "none"):
             return self.output
         return self.embedding if self.config.share_embeddings == "all" else self.target_embedding

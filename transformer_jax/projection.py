@@ -56,7 +56,8 @@ def transposed_product(
     A product with one axis of outputs packs all of W^T anew at every call, XLA on a CPU; with two axes it does not,
     which takes about half the time for 16 rows, and a tenth more for 256.
     """
-    blocks = math.gcd(4, transposed.shape[0]) if len(x) <= FEW else 1
+    rows = x.shape[0]  # any number of them where a program is exported
+    blocks = 1 if isinstance(rows, int) and rows > FEW else math.gcd(4, transposed.shape[0])
 
     def in_blocks(x: Float[Array, "N I"], transposed: Float[Array, "O I"]) -> Float[Array, "N O"]:
         parts = transposed.reshape(blocks, -1, transposed.shape[1])

@@ -20,7 +20,7 @@ ONE_DEVICE = MeshConfig(data=1)
 MESH_AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")  # the leading axis of every batch array is split over both
 
-# Logical axis of a parameter or an activation -> axis of the mesh. "heads" is all heads' channels together (H*K).
+# Logical axis of a parameter or an activation -> axis of the mesh. "heads" is all heads, or their channels (H*K).
 AXIS_RULES = (
     ("batch", BATCH_AXES),
     ("replica", "data"),  # rows of the batch, not split over the devices that share one copy of the parameters
@@ -29,6 +29,8 @@ AXIS_RULES = (
     ("heads", "tensor"),
     ("ffn", "tensor"),
     ("positions", None),
+    ("buckets", None),
+    ("types", None),
     ("layers", None),
 )
 

@@ -4,14 +4,17 @@ from transformer_jax.attention.blockwise import blockwise_attention
 from transformer_jax.attention.cache import Cache, KeyValue, LayerCache
 from transformer_jax.attention.dot_product import attention_weights, dot_product_attention, mix_values
 from transformer_jax.attention.multi_head import MultiHeadAttention
+from transformer_jax.attention.relative import RelativePositions, relative_bias
 
 __all__ = [
     "Cache",
     "KeyValue",
     "LayerCache",
     "MultiHeadAttention",
+    "RelativePositions",
     "attention_weights",
     "blockwise_attention",
     "dot_product_attention",
     "mix_values",
+    "relative_bias",
 ]

@@ -1,5 +1,7 @@
 """Multi-head attention (3.2.2)."""
 
+import functools
+
 import flax.linen as nn
 from jaxtyping import Array, Bool, Float
 
@@ -19,11 +21,11 @@ class MultiHeadAttention(nn.Module):
 
     def setup(self) -> None:
         """W^Q, W^K, W^V of all heads side by side, [D, H*K], and W^O, [H*K, D]."""
-        heads = self.config.num_heads * self.config.channels
-        self.query, self.key, self.value = (
-            Projection(heads, ("width", "heads"), dtype=self.config.dtype) for _ in range(3)
-        )
-        self.out = Projection(self.config.width, ("heads", "width"), dtype=self.config.dtype)
+        config = self.config
+        project = functools.partial(Projection, use_bias=config.attention_bias, dtype=config.dtype)
+        heads = config.num_heads * config.channels
+        self.query, self.key, self.value = (project(heads, ("width", "heads")) for _ in range(3))
+        self.out = project(config.width, ("heads", "width"))
         self.dropout = Dropout(self.config.attention_dropout)
 
     def __call__(
@@ -31,26 +33,28 @@ class MultiHeadAttention(nn.Module):
         queries: Float[Array, "B T D"],
         memory: Float[Array, "B S D"] | KeyValue,
         mask: Bool[Array, "#B #H #T S"] | SegmentMask | None = None,
+        bias: Float[Array, "#B #H #T S"] | None = None,
         *,
         deterministic: bool = True,
         return_weights: bool = False,
     ) -> tuple[Float[Array, "B T D"], Float[Array, "B H T S"] | None]:
-        """Attends from `queries` to `memory`, or to keys and values made of it before.
+        """Attends from `queries` to `memory`, or to keys and values made of it before; `bias` is added to the products.
 
         Returns:
             The output, and the attention weights before dropout where `return_weights`, else None.
         """
-        query, bias = self._split(self.query(queries)), None  # -> [B T H K]
+        query = self._split(self.query(queries))  # -> [B T H K]
+        scale = None if self.config.scale_attention else 1.0
         dense = mask.dense() if isinstance(mask, SegmentMask) else mask
         if isinstance(memory, KeyValue):  # what the model made itself: to shield all of it at each step would be waste
             key, value = memory.key.swapaxes(1, 2), memory.value.swapaxes(1, 2)
         else:
             key, value = self._split(self.key(memory)), self._split(self.value(memory))
-            if isinstance(mask, SegmentMask) and not return_weights:
+            if isinstance(mask, SegmentMask) and bias is None and scale is None and not return_weights:
                 dropout_key = self.dropout.key(deterministic=deterministic)
                 return self._join(segment_attention(query, key, value, mask, self.dropout.rate, dropout_key)), None
             query, key, value, bias = shield(query, key, value, dense, bias)
-        weights = attention_weights(query, key, dense, bias)  # -> [B H T S]
+        weights = attention_weights(query, key, dense, bias, scale)  # -> [B H T S]
         mixed = mix_values(self.dropout(weights, deterministic=deterministic), value)
         return self._join(mixed), weights if return_weights else None
 

@@ -46,7 +46,7 @@ class Experiment:
         require(model.encoder_layers > 0, "model.encoder_layers=0: a translation model has an encoder")
         require(model.decoder_layers > 0, "model.decoder_layers=0: a translation model has a decoder")
         require(
-            self.tokenizer.joint or model.share_embeddings != "all",
+            self.tokenizer.joint or model.share_embeddings in ("target", "none"),
             "tokenizer.joint=False needs model.share_embeddings of 'target' or 'none'",
         )
         require(
@@ -54,6 +54,7 @@ class Experiment:
             f"model.source_vocab_size={model.source_vocab_size} needs tokenizer.joint=False",
         )
         require(model.pad_id == 0, f"model.pad_id={model.pad_id}: the tokenizers of an experiment pad with 0")
+        require(model.start == 0, f"model.start_id={model.start_id}: an experiment starts its targets from padding, 0")
         longest = max(batch.source_length, batch.target_length) + self.decoding.extra_length
         require(
             model.positions != "learned" or longest <= model.max_positions,

@@ -17,22 +17,39 @@ class ModelConfig:
     ffn_width: int = 2048  # d_ff
     vocab_size: int = 37_000  # of the target, and of the source where the two are one
     source_vocab_size: int | None = None  # None is vocab_size
-    activation: Literal["relu", "gelu", "silu"] = "relu"  # of the feed-forward network
+    activation: Literal["relu", "gelu", "gelu_exact", "silu"] = (
+        "relu"  # of the feed-forward network; gelu by its approximation, gelu_exact by the error function
+    )
     gated: bool = False  # feed-forward with a gate: activation(x W_g) * (x W_1)
+    ffn_bias: bool = True  # biases in the feed-forward network
+    attention_bias: bool = False  # biases on the four projections of attention
+    scale_attention: bool = True  # products of queries and keys by 1 / sqrt(d_k)
     norm: Literal["post", "pre"] = "post"  # post as published; pre for depth and easy training
+    norm_type: Literal["layer", "rms"] = "layer"  # rms: divided by the root of the mean square, no mean, no bias
     norm_epsilon: float = 1e-6  # added to the variance
-    positions: Literal["interleaved", "halves", "authors", "learned"] = (
-        "interleaved"  # halves: sines, then cosines; authors: halves with the frequencies of the authors' code
+    positions: Literal["interleaved", "halves", "authors", "learned", "relative"] = (
+        "interleaved"  # halves: sines, then cosines; authors: halves by their code; relative: biases by distance
     )
-    max_positions: int = 1024  # rows of the learned positions; sinusoids have no limit
-    share_embeddings: Literal["all", "target", "none"] = (
-        "all"  # all: source, target and output are one matrix; target: target and output
+    position_offset: int = 0  # the number of the first position
+    max_positions: int = 1024  # learned positions that there are, from the first on; the others have no limit
+    relative_buckets: int = 32  # of distances that share a bias
+    relative_distance: int = 128  # from which on all distances share one
+    relative_per_layer: bool = False  # every layer has biases of its own
+    token_types: int = 0  # kinds of source tokens, each with a vector that is added; 0 is none
+    share_embeddings: Literal["all", "target", "inputs", "none"] = (
+        "all"  # all: source, target and output are one matrix; target: target and output; inputs: source and target
     )
+    embedding_norm: bool = False  # normalisation of the embedded tokens
+    scale_embeddings: bool = True  # token vectors by sqrt(width)
+    scale_outputs: bool = False  # features by 1 / sqrt(width) before the logits
+    output_head: bool = False  # another layer before the logits: projection, activation, normalisation
     output_bias: bool = False  # a bias on the logits
     dropout: float = 0.1  # P_drop, on embeddings and on the output of each sublayer
     attention_dropout: float = 0.0  # on attention weights
     activation_dropout: float = 0.0  # inside the feed-forward network
-    pad_id: int = 0  # embeds as zero; what the decoder starts from
+    pad_id: int = 0  # padding; embeds as zero
+    embed_padding: bool = False  # padding has a vector of its own, as other tokens have
+    start_id: int | None = None  # what the decoder starts from; None is the padding id
     dtype: Literal["float32", "bfloat16"] = "float32"  # of activations; parameters stay float32
 
     def __post_init__(self) -> None:
@@ -44,6 +61,10 @@ class ModelConfig:
             self.encoder_layers + self.decoder_layers > 0,
             "encoder_layers=0 and decoder_layers=0: a model needs a layer",
         )
+        require(
+            self.encoder_layers > 0 or not self.token_types,
+            f"token_types={self.token_types}: kinds of source tokens, but encoder_layers=0",
+        )
         if self.head_width is None:
             require(
                 self.width % self.num_heads == 0,
@@ -52,16 +73,30 @@ class ModelConfig:
         else:
             require_positive(self, "head_width")
         require(
-            self.width % 2 == 0 or self.positions == "learned",
+            self.width % 2 == 0 or self.positions in ("learned", "relative"),
             f"width={self.width} is odd; sinusoidal positions pair sines with cosines and need an even width",
         )
         require(
-            self.source_vocab_size is None or self.share_embeddings != "all",
+            self.source_vocab_size is None or self.share_embeddings in ("target", "none"),
             f"source_vocab_size={self.source_vocab_size} needs share_embeddings of 'target' or 'none'",
         )
+        for name, token in (("pad_id", self.pad_id), ("start_id", self.start)):
+            require(0 <= token < self.vocab_size, f"{name}={token} is not in the vocabulary of {self.vocab_size}")
+        for name in ("position_offset", "token_types"):
+            require(getattr(self, name) >= 0, f"{name}={getattr(self, name)} must not be negative")
         require(
-            0 <= self.pad_id < self.vocab_size, f"pad_id={self.pad_id} is not in the vocabulary of {self.vocab_size}"
+            self.relative_buckets >= 4 and self.relative_buckets % 4 == 0,
+            f"relative_buckets={self.relative_buckets} must be a multiple of 4: two directions, near and far",
         )
+        require(
+            self.relative_distance > self.relative_buckets,
+            f"relative_distance={self.relative_distance} must be above relative_buckets={self.relative_buckets}",
+        )
+
+    @property
+    def start(self) -> int:
+        """What the decoder starts from."""
+        return self.pad_id if self.start_id is None else self.start_id
 
     @property
     def channels(self) -> int:

@@ -128,7 +128,7 @@ def batch_loss(
     if batch.source is None or batch.target is None or batch.target.targets is None or batch.target.weights is None:
         raise ValueError("a translation batch has both sides, and targets and weights on the target side")
     source, target = jax.tree.map(jnp.asarray, (batch.source, batch.target))
-    flags: dict[str, bool] = {"packed": batch.packed, "deterministic": dropout_key is None}
+    flags: dict[str, Any] = {"packed": batch.packed, "deterministic": dropout_key is None}
 
     def sums_of(model: Transformer) -> LogitSums:
         memory, _ = model.encode(source.tokens, source.segment_ids, source.positions, **flags)
