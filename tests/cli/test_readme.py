@@ -18,6 +18,8 @@ def test_there_are_snippets():
 def test_a_snippet_runs(snippet, trained, tmp_path, monkeypatch):
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "numerals").symlink_to(trained)  # what `make train` leaves, with another experiment in it
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "opus-mt-en-de").symlink_to(ROOT / "tests" / "pretrained" / "checkpoints" / "marian")
     monkeypatch.chdir(tmp_path)
     exec(compile(snippet, "README.md", "exec"), {})
 

@@ -1,0 +1,65 @@
+"""Models of our own as checkpoints of a public family."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from transformer_jax.config import ModelConfig
+from transformer_jax.errors import InputError
+from transformer_jax.initialisation import init_parameters
+from transformer_jax.models import Transformer
+from transformer_jax.pretrained import published, read_checkpoint, write_checkpoint
+
+CONFIG = ModelConfig(encoder_layers=1, decoder_layers=2, width=10, num_heads=5, ffn_width=14, vocab_size=13)
+SOURCE = jnp.array([[5, 7, 9, 4, 1], [4, 11, 1, 0, 0]])
+TARGET = jnp.array([[0, 3, 8, 12], [0, 6, 2, 9]])
+
+
+def parameters(config):
+    """None where it starts, so that a channel in the wrong place shows."""
+    params = init_parameters(config, jax.random.key(3))
+    return jax.tree.map(lambda leaf: leaf + 0.2 * jax.random.normal(jax.random.key(leaf.size), leaf.shape), params)
+
+
+def log_probs(config, params):
+    logits, _ = Transformer(config).apply({"params": params}, SOURCE, TARGET)
+    return jax.nn.log_softmax(logits.at[..., config.pad_id].set(-jnp.inf))[..., 1:]
+
+
+@pytest.mark.parametrize("positions", ["interleaved", "halves"])
+@pytest.mark.parametrize(("norm", "model_type"), [("post", "marian"), ("pre", "pegasus")])
+def test_the_same_model(norm, model_type, positions, tmp_path):
+    config = replace(CONFIG, norm=norm, positions=positions, norm_epsilon=1e-5)
+    params = parameters(config)
+    checkpoint = published(config, params, eos_id=1, longest=17)
+    assert checkpoint.model_type == model_type
+    write_checkpoint(tmp_path, checkpoint)
+    again = read_checkpoint(tmp_path)
+    assert (again.config.pad_id, again.config.start, again.settings["eos_token_id"]) == (0, 0, 1)
+    np.testing.assert_allclose(log_probs(again.config, again.params), log_probs(config, params), atol=1e-5)
+
+
+def test_another_epsilon_changes_little():
+    params = parameters(CONFIG)
+    checkpoint = published(CONFIG, params, eos_id=1, longest=17)
+    np.testing.assert_allclose(log_probs(checkpoint.config, checkpoint.params), log_probs(CONFIG, params), atol=3e-4)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"positions": "learned"}, "model.positions='learned': Marian and Pegasus, .* have 'interleaved' or 'halves'"),
+        ({"gated": True}, "model.gated=True"),
+        ({"share_embeddings": "none"}, "model.share_embeddings='none'"),
+        ({"encoder_layers": 0}, "an encoder and a decoder"),
+        ({"head_width": 3}, "model.head_width=3: Marian and Pegasus have width / num_heads"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_what_they_do_not_have(fields, message):
+    config = replace(CONFIG, **fields)
+    with pytest.raises(InputError, match=message):
+        published(config, parameters(config), eos_id=1, longest=17)

@@ -1,0 +1,180 @@
+"""Checkpoints as transformers writes them, a folder each, to our parameters and back."""
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+import safetensors.numpy
+from jax.sharding import Mesh
+
+from transformer_jax import sharding
+from transformer_jax.config import ModelConfig
+from transformer_jax.errors import InputError
+from transformer_jax.files import written_whole
+from transformer_jax.initialisation import abstract_parameters
+from transformer_jax.models import Parameters
+from transformer_jax.pretrained.bart import BART, MBART
+from transformer_jax.pretrained.bert import BERT, ROBERTA
+from transformer_jax.pretrained.family import Family
+from transformer_jax.pretrained.gpt2 import GPT2
+from transformer_jax.pretrained.m2m_100 import M2M_100
+from transformer_jax.pretrained.marian import MARIAN
+from transformer_jax.pretrained.names import Name, check, flat, nested, tensors_of
+from transformer_jax.pretrained.pegasus import PEGASUS
+from transformer_jax.pretrained.settings import Settings
+from transformer_jax.pretrained.t5 import MT5, T5, UMT5
+from transformer_jax.pretrained.tensors import WHOLE, Tensors
+
+FAMILIES = {
+    "bart": BART,
+    "bert": BERT,
+    "gpt2": GPT2,
+    "m2m_100": M2M_100,
+    "marian": MARIAN,
+    "mbart": MBART,
+    "mt5": MT5,
+    "pegasus": PEGASUS,
+    "roberta": ROBERTA,
+    "t5": T5,
+    "umt5": UMT5,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """A model of a family, in our terms."""
+
+    model_type: str  # of its config.json
+    config: ModelConfig
+    params: Parameters
+    settings: dict[str, Any]  # all that config.json says
+
+
+def read_checkpoint(
+    folder: str | Path, mesh: Mesh | None = None, dtype: Literal["float32", "bfloat16"] = "float32"
+) -> Checkpoint:
+    """The model of a folder with config.json and safetensors.
+
+    Args:
+        folder: the folder.
+        mesh: the devices that share the parameters, each of which gets its part alone; None is the default device.
+        dtype: of parameters and activations.
+
+    Raises:
+        InputError: on a family or a setting that is not supported, and on tensors that are missing, left over, damaged,
+            or at odds with config.json.
+    """
+    folder = Path(folder)
+    settings = _settings(folder)
+    model_type = settings.get("model_type", None)
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
+        raise InputError(f"{settings.origin}: model_type={model_type!r}: not among {', '.join(sorted(FAMILIES))}")
+    family = FAMILIES[model_type]
+    mesh = sharding.data_mesh(1) if mesh is None else mesh
+    with Tensors(folder, family.canonical, family.aliases) as tensors:
+        try:
+            config = dataclasses.replace(family.config(settings, _is_untied(family, tensors)), dtype=dtype)
+            sharding.check_mesh(mesh, config)
+            names = family.names(config)
+            abstract = flat(abstract_parameters(config, mesh))
+            known = check(names, {path: leaf.shape for path, leaf in abstract.items()}, tensors.shapes)
+            _check_rest(family, tensors, known)
+        except InputError as error:
+            told = str(error)
+            raise InputError(told if told.startswith(str(folder)) else f"{folder}: {told}") from None
+        leaves = dict(_placed(names, tensors, abstract, family.constants(config), dtype))
+    return Checkpoint(model_type, config, nested(leaves), settings.fields)
+
+
+def _is_untied(family: Family, tensors: Tensors) -> bool:
+    """Whether the output has a matrix of its own, whatever config.json says: transformers 5 writes that none has."""
+    name = "lm_head.weight"
+    tied = name not in tensors.shapes or name not in family.aliases or tensors.same(name, family.aliases[name])
+    return not tied
+
+
+def _settings(folder: Path) -> Settings:
+    path = folder / "config.json"
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: no model here: {error.strerror}") from None
+    except ValueError:
+        raise InputError(f"{path}: no JSON; download it again") from None
+    if not isinstance(fields, dict):
+        raise InputError(f"{path}: no JSON object; download it again")
+    return Settings(fields, str(path))
+
+
+def _check_rest(family: Family, tensors: Tensors, known: set[str]) -> None:
+    """Every tensor that is not read is known to be computed, or holds what another one does."""
+    for name in sorted(tensors.shapes.keys() - known):
+        if any(re.fullmatch(pattern, name) for pattern in family.ignored):
+            continue
+        if name not in family.aliases:
+            raise InputError(f"{name}: a tensor that a {family.architecture} does not have")
+        if not tensors.same(name, family.aliases[name]):
+            raise InputError(f"{name}: not the same as {family.aliases[name]}, to which config.json ties it")
+
+
+def _placed(
+    names: list[Name],
+    tensors: Tensors,
+    abstract: dict[str, jax.ShapeDtypeStruct],
+    constants: dict[str, np.ndarray],
+    dtype: str,
+) -> Iterator[tuple[str, jax.Array]]:
+    """Each parameter on its devices; one at a time is in the memory of the host."""
+    by_path = {name.ours: name for name in names}
+    for path, wanted in abstract.items():
+        if path in constants:
+            leaf = constants[path]
+        elif by_path[path].optional and by_path[path].theirs not in tensors.shapes:
+            leaf = np.zeros(wanted.shape)
+        else:
+            leaf = by_path[path].leaf(tensors.read)
+        leaf = leaf.astype(dtype, copy=False)
+        yield path, jax.make_array_from_callback(leaf.shape, wanted.sharding, leaf.__getitem__)
+
+
+def _check_family(family: Family, model_type: str, config: ModelConfig, fields: dict[str, Any]) -> None:
+    """What is written reads back as the same model."""
+    again = family.config(Settings(fields), config.share_embeddings == "inputs")
+    again = dataclasses.replace(again, dtype=config.dtype)
+    for field in dataclasses.fields(config):
+        ours, theirs = (getattr(one, field.name) for one in (_explicit(config), _explicit(again)))
+        if ours != theirs:
+            raise InputError(f"model.{field.name}={ours!r}: a model of type {model_type!r} has {theirs!r} here")
+
+
+def _explicit(config: ModelConfig) -> ModelConfig:
+    return dataclasses.replace(config, start_id=config.start, head_width=config.channels)
+
+
+def write_checkpoint(folder: str | Path, checkpoint: Checkpoint) -> None:
+    """Writes config.json and model.safetensors into a folder, which is made if need be.
+
+    Raises:
+        InputError: where they cannot be written, and on a model that is none of its family.
+    """
+    folder, config = Path(folder), checkpoint.config
+    family = FAMILIES[checkpoint.model_type]
+    leaves = {path: np.asarray(leaf) for path, leaf in flat(checkpoint.params).items()}
+    fields = checkpoint.settings | family.settings(config)
+    fields |= {"architectures": [family.architecture], "dtype": str(next(iter(leaves.values())).dtype)}
+    fields.pop("torch_dtype", None)  # what "dtype" was called before
+    _check_family(family, checkpoint.model_type, config, fields)
+    tensors = tensors_of(family.names(config), leaves)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made: {error.strerror}") from None
+    with written_whole(folder / WHOLE) as temporary:
+        safetensors.numpy.save_file(tensors, temporary, metadata={"format": "pt"})
+    with written_whole(folder / "config.json") as temporary:
+        temporary.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n", encoding="utf-8")
