@@ -15,7 +15,8 @@ from transformer_jax.config import ModelConfig
 from transformer_jax.inference import decoding_parameters
 from transformer_jax.initialisation import init_parameters
 from transformer_jax.layers import Embedding, sinusoids
-from transformer_jax.models import Decoder, Encoder, Transformer
+from transformer_jax.models import Transformer
+from transformer_jax.stacks import Decoder, Encoder
 
 CONFIG = ModelConfig(
     encoder_layers=1,

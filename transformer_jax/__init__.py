@@ -12,8 +12,8 @@ from typing import Any
 
 _HOMES = {
     "Transformer": "models",
-    "Encoder": "models",
-    "Decoder": "models",
+    "Encoder": "stacks",
+    "Decoder": "stacks",
     "init_parameters": "initialisation",
     "EncoderLayer": "layers",
     "DecoderLayer": "layers",
