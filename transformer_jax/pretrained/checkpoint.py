@@ -82,6 +82,7 @@ def read_checkpoint(
             sharding.check_mesh(mesh, config)
             names = family.names(config)
             abstract = flat(abstract_parameters(config, mesh))
+            _check_parts(family, config, names, abstract)
             known = check(names, {path: leaf.shape for path, leaf in abstract.items()}, tensors.shapes)
             _check_rest(family, tensors, known)
         except InputError as error:
@@ -89,6 +90,15 @@ def read_checkpoint(
             raise InputError(told if told.startswith(str(folder)) else f"{folder}: {told}") from None
         leaves = dict(_placed(names, tensors, abstract, family.constants(config), dtype))
     return Checkpoint(model_type, config, nested(leaves), settings.fields)
+
+
+def _check_parts(family: Family, config: ModelConfig, names: list[Name], abstract: dict[str, Any]) -> None:
+    """Every parameter of the model has a tensor, or is a constant, and every tensor a parameter."""
+    odd = {name.ours for name in names} ^ (abstract.keys() - family.constants(config).keys())
+    if odd:
+        raise InputError(
+            f"config.json: not the parts of a {family.architecture}: {min(odd)} is in one of the two alone"
+        )
 
 
 def _is_untied(family: Family, tensors: Tensors) -> bool:
@@ -169,6 +179,9 @@ def write_checkpoint(folder: str | Path, checkpoint: Checkpoint) -> None:
     fields |= {"architectures": [family.architecture], "dtype": str(next(iter(leaves.values())).dtype)}
     fields.pop("torch_dtype", None)  # what "dtype" was called before
     _check_family(family, checkpoint.model_type, config, fields)
+    for path, constant in family.constants(config).items():
+        if not np.array_equal(leaves[path], constant.astype(leaves[path].dtype)):
+            raise InputError(f"{path}: a {family.architecture} has no such parameter, and this one was changed")
     tensors = tensors_of(family.names(config), leaves)
     try:
         folder.mkdir(parents=True, exist_ok=True)
