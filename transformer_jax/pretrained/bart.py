@@ -24,16 +24,7 @@ def _family(model_type: str, architecture: str, norm: Literal["post", "pre"]) ->
             output_bias=True,
         )
 
-    return Family(
-        architecture=architecture,
-        config=config,
-        settings=lambda config: fairseq.settings_of(model_type, config),
-        names=fairseq.names_of,
-        aliases=fairseq.ALIASES,
-        prefix="model.",
-        unprefixed=fairseq.UNPREFIXED,
-        ignored=fairseq.IGNORED,
-    )
+    return fairseq.family(model_type, architecture, config)
 
 
 BART = _family("bart", "BartForConditionalGeneration", "post")

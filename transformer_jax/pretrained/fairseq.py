@@ -1,9 +1,11 @@
 """What Marian, M2M-100, BART, mBART and Pegasus share: sizes and names, those of fairseq."""
 
+from collections.abc import Callable
 from typing import Any
 
 from transformer_jax.config import ModelConfig
 from transformer_jax.errors import InputError
+from transformer_jax.pretrained.family import Family
 from transformer_jax.pretrained.names import Name, norm, projection
 from transformer_jax.pretrained.settings import Settings, their_activation
 
@@ -58,6 +60,27 @@ def config_of(
         "share_embeddings": "inputs" if untied else "all",
     }
     return ModelConfig(**{**fields, **parts})
+
+
+def family(
+    model_type: str,
+    architecture: str,
+    config: Callable[[Settings, bool], ModelConfig],
+    *,
+    ignored: tuple[str, ...] = (),
+    **fields: Callable[[ModelConfig], Any],
+) -> Family:
+    """A family of these names; `fields` of its config.json come behind those that all have."""
+    return Family(
+        architecture=architecture,
+        config=config,
+        settings=lambda own: settings_of(model_type, own) | {name: value(own) for name, value in fields.items()},
+        names=names_of,
+        aliases=ALIASES,
+        ignored=(*IGNORED, *ignored),
+        prefix="model.",
+        unprefixed=UNPREFIXED,
+    )
 
 
 def settings_of(model_type: str, config: ModelConfig) -> dict[str, Any]:

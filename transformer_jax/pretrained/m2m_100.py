@@ -2,7 +2,6 @@
 
 from transformer_jax.config import ModelConfig
 from transformer_jax.pretrained import fairseq
-from transformer_jax.pretrained.family import Family
 from transformer_jax.pretrained.settings import Settings
 
 
@@ -21,13 +20,4 @@ def _config(settings: Settings, untied: bool) -> ModelConfig:
     )
 
 
-M2M_100 = Family(
-    architecture="M2M100ForConditionalGeneration",
-    config=_config,
-    settings=lambda config: fairseq.settings_of("m2m_100", config),
-    names=fairseq.names_of,
-    aliases=fairseq.ALIASES,
-    prefix="model.",
-    unprefixed=fairseq.UNPREFIXED,
-    ignored=fairseq.IGNORED,
-)
+M2M_100 = fairseq.family("m2m_100", "M2M100ForConditionalGeneration", _config)

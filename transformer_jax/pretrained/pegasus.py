@@ -2,7 +2,6 @@
 
 from transformer_jax.config import ModelConfig
 from transformer_jax.pretrained import fairseq
-from transformer_jax.pretrained.family import Family
 from transformer_jax.pretrained.settings import Settings
 
 
@@ -10,13 +9,4 @@ def _config(settings: Settings, untied: bool) -> ModelConfig:
     return fairseq.config_of(settings, untied, pad=0, start=0, norm="pre", positions="halves", output_bias=True)
 
 
-PEGASUS = Family(
-    architecture="PegasusForConditionalGeneration",
-    config=_config,
-    settings=lambda config: fairseq.settings_of("pegasus", config),
-    names=fairseq.names_of,
-    aliases=fairseq.ALIASES,
-    prefix="model.",
-    unprefixed=fairseq.UNPREFIXED,
-    ignored=(*fairseq.IGNORED, fairseq.SINUSOIDS),
-)
+PEGASUS = fairseq.family("pegasus", "PegasusForConditionalGeneration", _config, ignored=(fairseq.SINUSOIDS,))
