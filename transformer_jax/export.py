@@ -17,7 +17,8 @@ from jax import export as jax_export
 from jaxtyping import Array, Float, Int
 
 from transformer_jax.config import DecodingConfig, ModelConfig
-from transformer_jax.data.tokenizer import EOS_ID, Tokenizers
+from transformer_jax.data.tokenizer import SpecialTokens, Tokenizers
+from transformer_jax.decoding import Prefix
 from transformer_jax.decoding.hypotheses import Fetched
 from transformer_jax.errors import InputError
 from transformer_jax.files import write_atomically
@@ -42,7 +43,8 @@ def export(
     Args:
         model: the model.
         params: its parameters, as training has them.
-        tokenizers: of both sides; written as source.model and target.model.
+        tokenizers: of both sides; written as source.model and target.model, or those of a public checkpoint into the
+            folder `tokenizer`.
         folder: where to; made where it is not there.
         decoding: how `translate` searches.
         length: source tokens that the programs read: shorter sources are padded.
@@ -65,7 +67,8 @@ def export(
         jax.device_get(jax.jit(decoding_parameters, static_argnums=1)(params, model.dtype))
     )
     np.savez(folder / "parameters.npz", *leaves)
-    programs = Programs(transformer, structure, decoding, length)
+    special, blank = tokenizers.target.special, len(tokenizers.source.framed([]))
+    programs = Programs(transformer, structure, decoding, length, special, blank)
     weights = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
     (batch,) = jax_export.symbolic_shape("batch")
     source = jax.ShapeDtypeStruct((batch, length), jnp.int32)
@@ -78,17 +81,34 @@ def export(
     ):
         exported = jax_export.export(jax.jit(program), platforms=platforms)(*arguments)
         write_atomically(folder / f"{name}.jax_export", bytes(exported.serialize()))
-    tokenizers.source.save(folder / "source.model")
-    tokenizers.target.save(folder / "target.model")
-    facts = {"source_length": length, "pad_id": model.pad_id, "eos_id": EOS_ID, "max_length": programs.max_length}
+    if tokenizers.public is None:
+        tokenizers.save(folder, apart=True)
+    else:
+        tokenizers.save(folder / "tokenizer")
+    facts = {
+        "source_length": length,
+        "pad_id": model.pad_id,
+        "eos_id": special.eos,
+        "start_id": special.start,
+        "max_length": programs.max_length,
+    }
     write_atomically(folder / "export.json", json.dumps(facts, indent=2) + "\n")
 
 
 class Programs:
     """The functions that are exported: of plain lists of arrays, which anyone can make."""
 
-    def __init__(self, model: Transformer, structure: Any, decoding: DecodingConfig, length: int) -> None:
+    def __init__(
+        self,
+        model: Transformer,
+        structure: Any,
+        decoding: DecodingConfig,
+        length: int,
+        special: SpecialTokens,
+        blank: int,  # tokens of a source that says nothing
+    ) -> None:
         self._model, self._structure, self._decoding = model, structure, decoding
+        self._special, self._blank = special, blank
         self.max_length = max(length, decoding.min_length + 1) + decoding.extra_length
         if model.config.positions == "learned":
             self.max_length = min(self.max_length, model.config.max_positions)
@@ -99,16 +119,19 @@ class Programs:
     ) -> tuple[Int[Fetched, "B N T"], Int[Fetched, "B N"], Float[Fetched, "B N"]]:
         """Outputs of each sentence, best first: padded ids, how many they are, and what they are ranked by.
 
-        A source of no more than an end token has none.
+        A source of no more than what stands around every sentence has none.
         """
         params, strategy = self._params(weights), strategy_of(self._decoding)
         lengths = jnp.sum(source != self._model.config.pad_id, axis=1, dtype=jnp.int32)
         least = jnp.maximum(lengths, self._decoding.min_length + 1)
-        limits = jnp.where(lengths > 1, least + self._decoding.extra_length, 0)  # an end alone is a blank line
+        limits = jnp.where(lengths > self._blank, least + self._decoding.extra_length, 0)
         rows = source.shape[0] * strategy.rows
         cache = start_cache(self._model, params, source, rows=rows, capacity=self.max_length)
-        model = step_model(self._model, params, EOS_ID)
-        constraints = settings_of(self._decoding, source.shape[0])
+        model = step_model(self._model, params, self._special.eos)
+        constraints, before = settings_of(self._decoding, source.shape[0]), self._special.before
+        if before:
+            first = jnp.broadcast_to(jnp.array(before, jnp.int32), (source.shape[0], len(before)))
+            constraints.append(Prefix(first, jnp.full(source.shape[0], len(before), jnp.int32)))
         found = strategy.search(model, cache, limits, max_length=self.max_length, constraints=constraints)
         return found.tokens, found.lengths, found.scores
 

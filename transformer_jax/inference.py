@@ -31,19 +31,28 @@ def decoding_parameters(params: Parameters, dtype: str = "float32") -> Parameter
     return {**params, "decoder": {**decoder, **layers}}
 
 
-def step_model(model: Transformer, params: Parameters, eos_id: int = 1, *, counts_padding: bool = False) -> StepModel:
+def step_model(model: Transformer, params: Parameters, eos_id: int = 1) -> StepModel:
     """The step of a model whose parameters are those of `decoding_parameters`.
 
     With an encoder its cache comes from `start_cache`; without one from `start_cache` with no source, and prompts are
-    prefixes. Padding is never emitted; where it counts, it keeps its share of the probability, as other toolkits have
-    it.
+    prefixes. Padding is never emitted; where it has a vector of its own, it keeps its share of the probability, as
+    other toolkits have it.
     """
 
     def step(tokens: Int[Array, "R T"], cache: Cache) -> tuple[Float[Array, "R T V"], Cache]:
         logits, cache, _ = apply(model, params, tokens, cache, method="step")
         return logits, cache
 
-    return StepModel(step, Cache.reorder, model.config.pad_id, eos_id, Cache.rewind, model.config.start, counts_padding)
+    config = model.config
+    return StepModel(
+        step,
+        Cache.reorder,
+        pad_id=config.pad_id,
+        eos_id=eos_id,
+        rewind=Cache.rewind,
+        start_id=config.start,
+        counts_padding=config.embed_padding,
+    )
 
 
 def start_cache(

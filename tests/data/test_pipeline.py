@@ -11,7 +11,7 @@ from transformer_jax.config import BatchConfig, MeshConfig, ModelConfig, TextFil
 from transformer_jax.data.batch import Batch
 from transformer_jax.data.pipeline import Pipeline
 from transformer_jax.data.sources import Pairs, load_pairs
-from transformer_jax.data.tokenizer import PAD_ID, Tokenizer, Tokenizers, train_tokenizers
+from transformer_jax.data.tokenizer import PAD_ID, SentencePiece, Tokenizers, train_tokenizers
 from transformer_jax.errors import InputError
 from transformer_jax.sharding import make_mesh
 
@@ -183,13 +183,13 @@ def test_rows_that_the_devices_do_not_divide_are_refused(make):
 
 @pytest.fixture
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    counts, encode = [], Tokenizer.encode
+    counts, encode = [], SentencePiece.encode
 
-    def count(self: Tokenizer, texts: list[str]) -> list[list[int]]:
+    def count(self: SentencePiece, texts: list[str]) -> list[list[int]]:
         counts.append(len(texts))
         return encode(self, texts)
 
-    monkeypatch.setattr(Tokenizer, "encode", count)
+    monkeypatch.setattr(SentencePiece, "encode", count)
     return counts
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from transformer_jax.config import ModelConfig, TokenizerConfig
-from transformer_jax.data.tokenizer import EOS_ID, PAD_ID, UNK_ID, Tokenizer, Tokenizers, train_tokenizers
+from transformer_jax.data.tokenizer import EOS_ID, PAD_ID, UNK_ID, SentencePiece, Tokenizers, train_tokenizers
 from transformer_jax.errors import InputError
 
 SOURCES = ["two men ride a horse", "a man rides two horses", "the horse rides a man"] * 5
@@ -23,7 +23,7 @@ def test_training_is_deterministic_and_reads_back_what_it_wrote(algorithm: str, 
     for path in paths:
         train(vocab_size, algorithm=algorithm).source.save(path)
     assert paths[0].read_bytes() == paths[1].read_bytes()
-    tokenizer = Tokenizer.load(paths[0])
+    tokenizer = SentencePiece.load(paths[0])
     assert tokenizer.vocab_size == vocab_size
     ids = tokenizer.encode(SOURCES + TARGETS)
     assert tokenizer.decode(ids) == SOURCES + TARGETS
@@ -37,6 +37,14 @@ def test_special_ids_are_fixed_and_not_decoded():
     assert tokenizer.decode([[PAD_ID, *ids, EOS_ID, PAD_ID], []]) == ["a horse", ""]
     assert "".join(tokenizer.pieces(ids)) == "▁a▁horse"
     assert UNK_ID in tokenizer.encode(["Ω"])[0]
+
+
+def test_what_every_piece_writes():
+    """In a text that was read, the unknown stands for letters; as it is written, it is a word of its own."""
+    tokenizer = train().source
+    ids = tokenizer.framed([*tokenizer.encode(["a"])[0], UNK_ID])
+    assert tokenizer.surfaces(ids) == [" a", " \u2047 ", ""]
+    assert tokenizer.surfaces(ids, written=False) == [" a", "\u2047", ""]
 
 
 def test_white_space_alone_has_no_ids():

@@ -29,7 +29,7 @@ from transformer_jax.config import (
     TextFiles,
     TrainingConfig,
 )
-from transformer_jax.data.tokenizer import EOS_ID, PAD_ID, UNK_ID, Tokenizer, Tokenizers
+from transformer_jax.data.tokenizer import EOS_ID, PAD_ID, UNK_ID, SentencePiece, Tokenizers
 from transformer_jax.models import Transformer
 from transformer_jax.runs import RunFolder
 from transformer_jax.sharding import data_mesh
@@ -84,7 +84,7 @@ def small_tokenizers(config, model, sources, targets):
         bos_id=-1,
         minloglevel=2,
     )
-    joint = Tokenizer(written.getvalue())
+    joint = SentencePiece(written.getvalue())
     return Tokenizers(joint, joint)
 
 

@@ -94,7 +94,7 @@ class TestDecoding:
         model, params = Transformer(own.config), decoding_parameters(own.params)
         end = own.settings["eos_token_id"]
         cache = start_cache(model, params, source, rows=len(source) * strategy.rows, capacity=LIMIT)
-        step = step_model(model, params, end, counts_padding=True)
+        step = step_model(model, params, end)
         return strategy.search(step, cache, jnp.full(len(source), LIMIT), max_length=LIMIT)
 
     @pytest.mark.parametrize("name", BOTH_SIDES)

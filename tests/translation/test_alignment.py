@@ -5,29 +5,22 @@ import pytest
 
 from transformer_jax.translation.alignment import aligned_parts, aligned_words, num_words, pharaoh, words_of
 
-B = "\u2581"
-END = "</s>"
-
 
 @pytest.mark.parametrize(
-    ("pieces", "words"),
+    ("surfaces", "words"),
     [
-        ([END], [-1]),
-        ([f"{B}a", "b", f"{B}c", END], [0, 0, 1, -1]),
-        ([B, "a", B, B, "c", END], [-1, 0, -1, -1, 1, -1]),
-        (["a", "b", f"{B}c", END], [0, 0, 1, -1]),
-        ([f"{B}a", "<unk>", "b", END], [0, 1, 2, -1]),
-        ([f"{B}a{B}b", "c", END], [1, 1, -1]),
+        ([""], [-1]),
+        ([" a", "b", " c", ""], [0, 0, 1, -1]),
+        ([" ", "a", " ", " ", "c", ""], [-1, 0, -1, -1, 1, -1]),
+        (["a", "b", " c", ""], [0, 0, 1, -1]),
+        ([" a", " \u2047 ", "b", ""], [0, 1, 2, -1]),
+        ([" a", "\u2047", "b", " c", ""], [0, 0, 0, 1, -1]),
+        ([" a b", "c", ""], [1, 1, -1]),
     ],
 )
-def test_words(pieces, words):
-    assert words_of(pieces) == words
+def test_words(surfaces, words):
+    assert words_of(surfaces) == words
     assert num_words(words) == max(words) + 1
-
-
-def test_in_a_text_that_was_read_the_unknown_stands_for_letters():
-    assert words_of([f"{B}a", "<unk>", "b", f"{B}c", END], written=False) == [0, 0, 0, 1, -1]
-    assert words_of([B, "<unk>", f"{B}c", END], written=False) == [-1, 0, 1, -1]
 
 
 def test_parts_count_on():

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from transformer_jax.data.tokenizer import EOS_ID, PAD_ID, UNK_ID, Tokenizer
+from transformer_jax.data.tokenizer import EOS_ID, OWN, PAD_ID, UNK_ID, Tokenizer
 from transformer_jax.decoding import Forbidden, Outputs
 from transformer_jax.translation.spelling import Spelling
 
@@ -16,6 +16,8 @@ SPACE = "\u2581"
 
 class Pieces(Tokenizer):
     """A tokenizer of these pieces, of which one of a letter each writes a text."""
+
+    special, digest = OWN, "of a test"
 
     def __init__(self, *pieces):
         self._pieces = ["<pad>", "</s>", "<unk>", *pieces]
@@ -27,8 +29,8 @@ class Pieces(Tokenizer):
     def pieces(self, ids):
         return [self._pieces[token] for token in ids]
 
-    def knows(self, ids):
-        return UNK_ID not in ids
+    def decode(self, ids):
+        return ["".join(self.surfaces(sentence)) for sentence in ids]
 
     def encode(self, texts):
         surfaces = [(SPACE + text.strip()).replace(" ", SPACE) if text.strip() else "" for text in texts]

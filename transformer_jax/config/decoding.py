@@ -29,6 +29,7 @@ class DecodingConfig:
     min_length: int = 0  # tokens of a translation at least, its end not counted
     no_repeated_ngram: int = 0  # no so many tokens side by side stand twice in a translation; 0 is no such rule
     repetition_penalty: float = 1.0  # log-probabilities of tokens that stand there already are multiplied by it
+    suppressed: tuple[int, ...] = ()  # ids of tokens that stand in no translation
     longest: int | None = None  # source tokens translated at once: longer lines are split; None is as in training
     batch_size: int = placement(default=64)  # sentences translated at once
 
@@ -44,6 +45,7 @@ class DecodingConfig:
         require(0 <= self.min_p <= 1, f"min_p={self.min_p} must be 0 to 1")
         require(self.top_k is None or self.top_k > 0, f"top_k={self.top_k} must be above 0")
         require(0 <= self.seed < 2**32, f"seed={self.seed} must be 0 to 2^32 - 1")
+        require(min(self.suppressed, default=0) >= 0, f"suppressed={self.suppressed} must be ids, 0 or above")
         require(self.longest is None or self.longest > 1, f"longest={self.longest} must be above 1")
         if not self.sampling:
             require(self.nbest <= self.beam, f"nbest={self.nbest} must be at most beam={self.beam}, or with sampling")

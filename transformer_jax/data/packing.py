@@ -104,22 +104,24 @@ def most_segments(lengths: Int[np.ndarray, "N 2"], limits: tuple[int, int]) -> i
 
 
 class PackedRows(NamedTuple):
-    """Rows of one side; segments count from 1 in each row, positions from 0 in each segment, padding is 0 in all."""
+    """Rows of one side; segments count from 1 in each row, positions from 0 in each segment, both are 0 in padding."""
 
     tokens: Int[np.ndarray, "B T"]
     segment_ids: Int[np.ndarray, "B T"]
     positions: Int[np.ndarray, "B T"]
 
 
-def pack(rows: Ragged, sentences: Ragged, length: int) -> PackedRows:
-    """Rows of `length` tokens, the sentences of a row end to end, padding id 0 behind them.
+def pack(rows: Ragged, sentences: Ragged, length: int, pad_id: int = 0) -> PackedRows:
+    """Rows of `length` tokens, the sentences of a row end to end, padding behind them.
 
     Args:
         rows: the indices of the sentences of each row; a row may be empty.
         sentences: the ids of every sentence, end token included.
         length: of a row; its sentences must fit.
+        pad_id: the padding id.
     """
-    tokens, segment_ids, positions = (np.zeros((len(rows), length), np.int32) for _ in range(3))
+    tokens = np.full((len(rows), length), pad_id, np.int32)
+    segment_ids, positions = (np.zeros_like(tokens) for _ in range(2))
     for row, members in enumerate(rows):
         chosen = sentences.take(members)
         used = slice(len(chosen.values))
@@ -129,9 +131,11 @@ def pack(rows: Ragged, sentences: Ragged, length: int) -> PackedRows:
     return PackedRows(tokens, segment_ids, positions)
 
 
-def shift_right(targets: Int[np.ndarray, "B T"], positions: Int[np.ndarray, "B T"]) -> Int[np.ndarray, "B T"]:
-    """What the decoder reads to predict `targets`: in each segment the padding id, then all targets but the last."""
-    return np.where(positions == 0, 0, np.roll(targets, 1, axis=1)).astype(np.int32)
+def shift_right(
+    targets: Int[np.ndarray, "B T"], positions: Int[np.ndarray, "B T"], start_id: int = 0
+) -> Int[np.ndarray, "B T"]:
+    """What the decoder reads to predict `targets`: in each segment the start token, then all targets but the last."""
+    return np.where(positions == 0, start_id, np.roll(targets, 1, axis=1)).astype(np.int32)
 
 
 def example_ids(rows: Ragged, segments: int) -> Int[np.ndarray, "B segments"]:

@@ -22,7 +22,7 @@ from transformer_jax.data import packing
 from transformer_jax.data.batch import Batch, Side
 from transformer_jax.data.packing import Ragged
 from transformer_jax.data.sources import Pairs
-from transformer_jax.data.tokenizer import EOS_ID, Tokenizer, Tokenizers
+from transformer_jax.data.tokenizer import Tokenizer, Tokenizers
 from transformer_jax.errors import InputError
 from transformer_jax.files import written_whole
 from transformer_jax.sharding import batch_sharding, check_rows
@@ -65,7 +65,9 @@ class Pipeline:
         check_rows(mesh, batch.rows)
         self._source, self._target = _tokenise(pairs, tokenizers, cache_dir)
         lengths = np.stack([self._source.lengths, self._target.lengths], axis=1)
-        usable, self.dropped = _usable(lengths, self._limits)
+        self._special = tokenizers.target.special
+        frames = len(tokenizers.source.framed([])), len(tokenizers.target.framed([]))
+        usable, self.dropped = _usable(lengths, self._limits, frames)
         self.total, self.kept = len(pairs), len(usable)
         if not self.kept:
             raise InputError(_no_pairs(self.total, self.dropped))
@@ -122,12 +124,12 @@ class Pipeline:
         chosen = plan.take(np.arange(min(start, len(plan)), min(stop, len(plan))))
         missing = stop - start - len(chosen)
         chosen = Ragged(chosen.values, np.pad(chosen.offsets, (0, missing), mode="edge"))
-        source = packing.pack(chosen, self._source, self._batch.source_length)
-        target = packing.pack(chosen, self._target, self._batch.target_length)
+        source = packing.pack(chosen, self._source, self._batch.source_length, self._special.pad)
+        target = packing.pack(chosen, self._target, self._batch.target_length, self._special.pad)
         return Batch(
             source=Side(**source._asdict()),
             target=Side(
-                tokens=packing.shift_right(target.tokens, target.positions),
+                tokens=packing.shift_right(target.tokens, target.positions, self._special.start),
                 segment_ids=target.segment_ids,
                 positions=target.positions,
                 targets=target.tokens,
@@ -167,10 +169,10 @@ def _ahead(pipeline: Pipeline, positions: Iterator[tuple[int, int]]) -> Generato
             thread.shutdown(cancel_futures=True)
 
 
-def _usable(lengths: np.ndarray, limits: tuple[int, int]) -> tuple[np.ndarray, dict[str, int]]:
+def _usable(lengths: np.ndarray, limits: tuple[int, int], frames: tuple[int, int]) -> tuple[np.ndarray, dict[str, int]]:
     """The indices of the pairs that can be used, and how many of the others there are for each reason."""
     reasons = {
-        "an empty side": (lengths <= 1).any(axis=1),  # nothing but the end token
+        "an empty side": (lengths <= frames).any(axis=1),  # nothing but what stands around every sentence
         f"a source over {limits[0]} tokens": lengths[:, 0] > limits[0],
         f"a target over {limits[1]} tokens": lengths[:, 1] > limits[1],
     }
@@ -231,7 +233,7 @@ def _exchange(path: Path, source: Ragged, target: Ragged) -> tuple[Ragged, Ragge
 def _encode(tokenizer: Tokenizer, texts: Sequence[str], bar: tqdm) -> Ragged:
     values, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
     for start in range(0, len(texts), _CHUNK):
-        chunk = [[*ids, EOS_ID] for ids in tokenizer.encode(texts[start : start + _CHUNK])]
+        chunk = list(map(tokenizer.framed, tokenizer.encode(texts[start : start + _CHUNK])))
         lengths.append(np.fromiter(map(len, chunk), np.int64, len(chunk)))
         values.append(np.fromiter(itertools.chain.from_iterable(chunk), np.int32))
         bar.update(len(chunk))

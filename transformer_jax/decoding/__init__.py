@@ -9,6 +9,7 @@ from transformer_jax.decoding.constraints import (
     Prefix,
     RepetitionPenalty,
     Required,
+    Suppressed,
     Vocabulary,
     phrase_array,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "SpeculativeGreedy",
     "StepModel",
     "Strategy",
+    "Suppressed",
     "Vocabulary",
     "chain",
     "check_weights",

@@ -72,6 +72,17 @@ class Vocabulary(Constraint):
 
 
 @flax.struct.dataclass
+class Suppressed(Constraint):
+    """None of these tokens, in any sentence."""
+
+    tokens: tuple[int, ...] = flax.struct.field(pytree_node=False)
+
+    def adjust(self, log_probs: Float[Array, "B W V"], outputs: Outputs) -> Float[Array, "B W V"]:
+        """All but those in the list."""
+        return log_probs.at[..., jnp.array(self.tokens, jnp.int32)].set(-jnp.inf)
+
+
+@flax.struct.dataclass
 class MinLength(Constraint):
     """At least so many tokens before the end token."""
 

@@ -1,6 +1,18 @@
 """Public checkpoints of the Transformer's families, opened without the libraries that wrote them."""
 
 from transformer_jax.pretrained.checkpoint import FAMILIES, Checkpoint, read_checkpoint, write_checkpoint
+from transformer_jax.pretrained.folder import Pretrained, load_pretrained, save_pretrained
+from transformer_jax.pretrained.generation import decoding_of
 from transformer_jax.pretrained.publish import published
 
-__all__ = ["FAMILIES", "Checkpoint", "published", "read_checkpoint", "write_checkpoint"]
+__all__ = [
+    "FAMILIES",
+    "Checkpoint",
+    "Pretrained",
+    "decoding_of",
+    "load_pretrained",
+    "published",
+    "read_checkpoint",
+    "save_pretrained",
+    "write_checkpoint",
+]

@@ -2,12 +2,14 @@
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from transformer_jax.config import ModelConfig
 from transformer_jax.pretrained.family import Family
 from transformer_jax.pretrained.names import Name, norm, projection
 from transformer_jax.pretrained.settings import Settings, their_activation
+from transformer_jax.pretrained.words import Sides, Words
 
 _Offset = Callable[[int], int]  # the first position, by the padding id
 
@@ -85,6 +87,13 @@ def _names(config: ModelConfig, *, body: str, head: str, bias: str, output_norm:
     ]
 
 
+def _frames(words: Words, config: ModelConfig) -> Sides:
+    """One token stands before every text, and one behind it."""
+    eos, before = words.id("[SEP]", "</s>"), (words.id("[CLS]", "<s>"),)
+    special = replace(words.special(config, eos, before=before), eos=eos)
+    return special, special
+
+
 def _family(model_type: str, architecture: str, pad: int, offset: _Offset, decoder: str, **names: str) -> Family:
     body = names["body"]
     return Family(
@@ -92,6 +101,7 @@ def _family(model_type: str, architecture: str, pad: int, offset: _Offset, decod
         config=functools.partial(_config, pad=pad, offset=offset),
         settings=functools.partial(_settings, model_type=model_type),
         names=lambda config: _names(config, **names),
+        frames=_frames,
         aliases={f"{decoder}.weight": f"{body}.embeddings.word_embeddings.weight", f"{decoder}.bias": names["bias"]},
         ignored=(rf"{body}\.pooler\..*", rf"{body}\.embeddings\.position_ids", r"cls\.seq_relationship\..*"),
     )

@@ -8,6 +8,7 @@ from transformer_jax.errors import InputError
 from transformer_jax.pretrained.family import Family
 from transformer_jax.pretrained.names import Name, norm, projection
 from transformer_jax.pretrained.settings import Settings, their_activation
+from transformer_jax.pretrained.words import Frames, Table, same_table
 
 EPSILON = 1e-5  # of every normalisation
 _SIDES = ("encoder", "decoder")
@@ -66,7 +67,9 @@ def family(
     model_type: str,
     architecture: str,
     config: Callable[[Settings, bool], ModelConfig],
+    frames: Frames,
     *,
+    table: Table = same_table,
     ignored: tuple[str, ...] = (),
     **fields: Callable[[ModelConfig], Any],
 ) -> Family:
@@ -76,6 +79,8 @@ def family(
         config=config,
         settings=lambda own: settings_of(model_type, own) | {name: value(own) for name, value in fields.items()},
         names=names_of,
+        frames=frames,
+        table=table,
         aliases=ALIASES,
         ignored=(*IGNORED, *ignored),
         prefix="model.",

@@ -9,6 +9,7 @@ import numpy as np
 from transformer_jax.config import ModelConfig
 from transformer_jax.pretrained.names import Name
 from transformer_jax.pretrained.settings import Settings
+from transformer_jax.pretrained.words import Frames, Table, same_table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,17 +26,21 @@ class Family:
         prefix: of all tensors but the `unprefixed`, which some checkpoints leave out.
         unprefixed: beginnings of the names of tensors that have no prefix.
         constants: parameters of ours that no checkpoint holds.
+        table: the pieces of a SentencePiece model by their ids.
+        frames: the special tokens of both sides, and what stands around every sentence.
     """
 
     architecture: str
     config: Callable[[Settings, bool], ModelConfig]
     settings: Callable[[ModelConfig], dict[str, Any]]
     names: Callable[[ModelConfig], list[Name]]
+    frames: Frames
     aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
     ignored: tuple[str, ...] = ()
     prefix: str = ""
     unprefixed: tuple[str, ...] = ()
     constants: Callable[[ModelConfig], dict[str, np.ndarray]] = lambda config: {}
+    table: Table = same_table
 
     def canonical(self, name: str) -> str:
         """The name of a tensor, without the habits of earlier times."""

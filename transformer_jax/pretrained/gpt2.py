@@ -1,5 +1,6 @@
 """GPT-2: a decoder alone, pre-norm, learned positions; queries, keys and values of a layer lie in one matrix."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from transformer_jax.errors import InputError
 from transformer_jax.pretrained.family import Family
 from transformer_jax.pretrained.names import Name, norm
 from transformer_jax.pretrained.settings import Settings, their_activation
+from transformer_jax.pretrained.words import Sides, Words
 
 
 def _config(settings: Settings, untied: bool) -> ModelConfig:
@@ -87,11 +89,18 @@ def _constants(config: ModelConfig) -> dict[str, np.ndarray]:
     return {"output_bias": np.where(np.arange(config.vocab_size) == config.pad_id, np.float32(-1e9), np.float32(0))}
 
 
+def _frames(words: Words, config: ModelConfig) -> Sides:
+    """The end stands behind a text; nothing is unknown."""
+    special = replace(words.special(config, config.vocab_size - 2), unk=None)
+    return special, special
+
+
 GPT2 = Family(
     architecture="GPT2LMHeadModel",
     config=_config,
     settings=_settings,
     names=_names,
+    frames=_frames,
     aliases={"lm_head.weight": "transformer.wte.weight"},
     ignored=(r"transformer\.h\.\d+\.attn\.(bias|masked_bias)",),
     prefix="transformer.",

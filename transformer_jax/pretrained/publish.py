@@ -1,5 +1,6 @@
 """A model trained here as one of a public family: post-norm as Marian, pre-norm as Pegasus."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,33 +11,37 @@ import numpy as np
 from jaxtyping import Int
 
 from transformer_jax.config import ModelConfig
+from transformer_jax.data.tokenizer import SentencePiece, SpecialTokens, Tokenizers
 from transformer_jax.errors import InputError
 from transformer_jax.initialisation import initialise
 from transformer_jax.models import Parameters
 from transformer_jax.pretrained.checkpoint import Checkpoint
 from transformer_jax.pretrained.fairseq import EPSILON
 from transformer_jax.pretrained.names import flat, nested
+from transformer_jax.pretrained.words import BOTH, GENERATION, json_bytes
 
 _NEVER = -1e9  # the logit of padding, which has no probability here
 
 
-def published(config: ModelConfig, params: Parameters, eos_id: int, longest: int) -> Checkpoint:
+def published(config: ModelConfig, params: Parameters, special: SpecialTokens, longest: int = 1024) -> Checkpoint:
     """The same model as a checkpoint of Marian or Pegasus, which other libraries open.
 
     Interleaved sinusoids become sines before cosines: the channels change places in all that reads or writes them.
-    Biases that there are not are zero. The variance of a normalisation gets 1e-5 added there, whatever it was here,
-    which changes a logit in about its sixth digit.
+    Tokens get other ids: the end is first, the unknown one second and padding last, as these families have them and
+    CTranslate2 takes for granted. Biases that there are not are zero. The variance of a normalisation gets 1e-5 added
+    there, whatever it was here, which changes a logit in about its sixth digit.
 
     Args:
         config: of the model.
         params: of the model.
-        eos_id: the end token.
+        special: the special tokens of outputs.
         longest: positions that the other library is to have.
 
     Raises:
         InputError: naming a part of the model that neither family has.
     """
     _check(config)
+    words = renumbered(config.vocab_size, special)
     own = replace(
         config,
         positions="halves",
@@ -45,20 +50,59 @@ def published(config: ModelConfig, params: Parameters, eos_id: int, longest: int
         embed_padding=True,
         norm_epsilon=EPSILON,
         max_positions=longest,
-        start_id=config.start,
+        pad_id=config.vocab_size - 1,
+        start_id=words.tolist().index(config.start),
     )
     leaves = {path: np.asarray(leaf) for path, leaf in flat(params).items()}
-    if config.positions == "interleaved":
-        leaves = _permuted(config, leaves, np.r_[0 : config.width : 2, 1 : config.width : 2])
     wanted = flat(jax.eval_shape(lambda: nn.meta.unbox(initialise(own, jax.random.key(0)))))
     absent = {path: np.zeros(leaf.shape, np.float32) for path, leaf in wanted.items() if path not in leaves}
     leaves = absent | leaves
     if not config.embed_padding:
         leaves["embedding/table"] = _with(leaves["embedding/table"], config.pad_id, 0.0)
         leaves["output_bias"] = _with(leaves["output_bias"], config.pad_id, _NEVER)
+    orders = {"vocab": words}
+    if config.positions == "interleaved":
+        orders["width"] = np.r_[0 : config.width : 2, 1 : config.width : 2]
+    leaves = _permuted(own, leaves, orders)
+    settings: dict[str, Any] = {"eos_token_id": 0, "forced_eos_token_id": None, "bad_words_ids": [[own.pad_id]]}
+    if config.norm == "pre":  # of Pegasus; what CTranslate2 asks for
+        settings |= {"normalize_before": True, "normalize_embedding": False}
     model_type = "marian" if config.norm == "post" else "pegasus"
-    settings = {"eos_token_id": eos_id, "forced_eos_token_id": None}
     return Checkpoint(model_type, own, nested(jax.tree.map(jnp.asarray, leaves)), settings)
+
+
+def renumbered(vocab_size: int, special: SpecialTokens) -> Int[np.ndarray, " V"]:
+    """The tokens in the order of their published ids: the end, the unknown one, all text, padding."""
+    first = [token for token in (special.eos, special.unk) if token is not None]
+    between = [token for token in range(vocab_size) if token not in (*first, special.pad)]
+    return np.array([*first, *between, special.pad])
+
+
+def published_files(checkpoint: Checkpoint, tokenizers: Tokenizers) -> dict[str, bytes]:
+    """The files of a tokenizer trained here, as those of Marian: two SentencePiece models and a table of pieces.
+
+    Raises:
+        InputError: where both sides do not share their pieces.
+    """
+    source, target = tokenizers.source, tokenizers.target
+    assert isinstance(source, SentencePiece)  # as those trained here
+    assert isinstance(target, SentencePiece)
+    if not tokenizers.joint:
+        raise InputError("tokenizer.joint=False: Marian and Pegasus, as which a model goes out, have one vocabulary")
+    config = checkpoint.config
+    pieces = target.pieces(renumbered(config.vocab_size, target.special).tolist())
+    marks = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+    ids = {"eos_token_id": 0, "pad_token_id": config.pad_id, "decoder_start_token_id": config.start}
+    return {
+        BOTH[0]: source.model,
+        BOTH[1]: target.model,
+        "vocab.json": json_bytes({piece: token for token, piece in enumerate(pieces)}),
+        "special_tokens_map.json": json_bytes(marks),
+        "tokenizer_config.json": json_bytes(
+            {**marks, "tokenizer_class": "MarianTokenizer", "model_max_length": config.max_positions}
+        ),
+        GENERATION: json_bytes({**ids, "bad_words_ids": [[config.pad_id]], "max_length": config.max_positions}),
+    }
 
 
 def _with(leaf: np.ndarray, row: int, value: float) -> np.ndarray:
@@ -96,14 +140,15 @@ def _check(config: ModelConfig) -> None:
 
 
 def _permuted(
-    config: ModelConfig, leaves: dict[str, np.ndarray], order: Int[np.ndarray, " D"]
+    config: ModelConfig, leaves: dict[str, np.ndarray], orders: Mapping[str, Int[np.ndarray, " _"]]
 ) -> dict[str, np.ndarray]:
-    """The parameters with all channels that are d_model of the model in another order, which changes no output."""
+    """The parameters with the places along some logical axes in another order."""
     boxed = jax.eval_shape(lambda: initialise(config, jax.random.key(0)))
     paths, _ = jax.tree.flatten_with_path(boxed, is_leaf=lambda node: isinstance(node, nn.LogicallyPartitioned))
     axes = {"/".join(key.key for key in path): box.names for path, box in paths}
+    permuted = {}
     for path, leaf in leaves.items():
         for axis, name in enumerate(axes[path]):
-            leaf = np.take(leaf, order, axis=axis) if name == "width" else leaf
-        leaves = {**leaves, path: leaf}
-    return leaves
+            leaf = np.take(leaf, orders[name], axis=axis) if name in orders else leaf
+        permuted[path] = leaf
+    return permuted

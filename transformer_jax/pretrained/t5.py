@@ -7,6 +7,7 @@ from transformer_jax.config import ModelConfig
 from transformer_jax.pretrained.family import Family
 from transformer_jax.pretrained.names import Name, norm, projection
 from transformer_jax.pretrained.settings import Settings, their_activation
+from transformer_jax.pretrained.words import Files, ended_by
 
 
 def _activation(settings: Settings, default: str) -> tuple[str, bool]:
@@ -110,6 +111,13 @@ def _names(config: ModelConfig) -> list[Name]:
     return names
 
 
+def _table(pieces: list[str], files: Files) -> list[str]:
+    """Ids of the model, and behind them those that stand for gaps, the first one last."""
+    extra = files.json("tokenizer_config.json").get("extra_ids", 100)
+    missing = [f"<extra_id_{number}>" for number in reversed(range(extra))]
+    return [*pieces, *(piece for piece in missing if piece not in pieces)]
+
+
 def _family(
     model_type: str, architecture: str, *, per_layer: bool = False, scales: bool = True, form: str = "gated-gelu"
 ) -> Family:
@@ -118,6 +126,8 @@ def _family(
         config=functools.partial(_config, per_layer=per_layer, scales=scales, form=form),
         settings=lambda config: _settings(model_type, config),
         names=_names,
+        frames=ended_by(1),
+        table=_table,
         aliases=dict.fromkeys(
             ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"), "shared.weight"
         ),

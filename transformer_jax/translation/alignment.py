@@ -6,19 +6,16 @@ import numpy as np
 from jaxtyping import Float
 
 
-def words_of(pieces: Sequence[str], written: bool = True) -> list[int]:
-    """The word of the text that each piece belongs to, counted from 0; -1 for white space and the end token.
+def words_of(surfaces: Sequence[str]) -> list[int]:
+    """The word of the text that each piece belongs to, counted from 0; -1 for white space and what writes nothing.
 
     Args:
-        pieces: those of a whole text, with or without the end token.
-        written: whether the text is what the pieces are written as, with spaces around the unknown one. In a text
-            that was read, it stands for characters of which no more is known.
+        surfaces: what each piece of a whole text writes, spaces included.
     """
-    special = {"<unk>": " \u2047 " if written else "\u2047", "</s>": ""}
     words, word, inside = [], -1, False
-    for piece in pieces:
+    for surface in surfaces:
         own = -1
-        for character in special.get(piece, piece.replace("\u2581", " ")):
+        for character in surface:
             if character != " ":
                 word += not inside
                 own = word

@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Int, PyTree, UInt32
 
 from transformer_jax import sharding
 from transformer_jax.config import DecodingConfig
-from transformer_jax.data.tokenizer import EOS_ID, PAD_ID
+from transformer_jax.data.tokenizer import SpecialTokens
 from transformer_jax.decoding import (
     Constraint,
     Edge,
@@ -57,6 +57,7 @@ class Engine:
         config: DecodingConfig,
         mesh: Mesh,
         shapes: Shapes,
+        special: SpecialTokens,
         starts: Bool[np.ndarray, " V"],
         allowed: Bool[np.ndarray, " V"] | None = None,
     ) -> None:
@@ -67,11 +68,12 @@ class Engine:
             config: how.
             mesh: the devices.
             shapes: of sentences and batches.
+            special: the special tokens of outputs.
             starts: the tokens behind which a word may begin.
             allowed: the tokens of which outputs are made; None is all.
         """
         self._ensemble, self._config, self._mesh, self._shapes = ensemble, config, mesh, shapes
-        self._starts, self._allowed = starts, allowed
+        self._special, self._starts, self._allowed = special, starts, allowed
         rows = sharding.batch_sharding(mesh)
         everywhere = sharding.replicated(mesh)  # every process reads the results
         self._start = jax.jit(self._start_batch, static_argnames="max_length", out_shardings=rows)
@@ -109,7 +111,9 @@ class Engine:
             raise InputError("to compile ahead, the longest sentence must be known: decoding.longest says it")
         length = 1
         while True:
-            shape = self._shapes.of(Request([EOS_ID] * length, forbidden=forbidden))
+            shape = self._shapes.of(
+                Request([self._special.eos] * length, prefix=self._special.before, forbidden=forbidden)
+            )
             part = self._shapes.part_size(shape.source)
             begun, slots = self._begin(params, shape, part, []), self._shapes.slots(shape.source)
             whole = self._empty(params, shape, slots) if slots > part else self._begin(params, shape, part, [])
@@ -152,7 +156,7 @@ class Engine:
 
     def _begin(self, params: Sequence[Parameters], shape: Shape, size: int, requests: Sequence[Request]) -> PyTree:
         """The state of so many sentences before their first token, the last ones of it empty."""
-        tokens, limits = np.full((size, shape.source), PAD_ID, np.int32), np.zeros(size, np.int32)
+        tokens, limits = np.full((size, shape.source), self._special.pad, np.int32), np.zeros(size, np.int32)
         places = np.zeros((2, size), np.int32)  # line and part
         for row, request in enumerate(requests):
             tokens[row, : len(request.source)] = request.source
@@ -164,15 +168,15 @@ class Engine:
 
     def _constraints(self, shape: Shape, requests: Sequence[Request]) -> tuple[Constraint, ...]:
         """Those of the config, and those of the shape."""
-        constraints = settings_of(self._config, len(requests))
+        constraints, pad_id = settings_of(self._config, len(requests)), self._special.pad
         if self._allowed is not None:
             constraints.append(Vocabulary(np.broadcast_to(self._allowed, (len(requests), len(self._allowed)))))
         if shape.forbidden != (0, 0, 0):
             constraints.append(Forbidden.of([r.forbidden for r in requests], self._starts, shape.forbidden))
         if shape.required != (0, 0):
-            constraints.append(Required(phrase_array([r.required for r in requests], PAD_ID, shape.required), PAD_ID))
+            constraints.append(Required(phrase_array([r.required for r in requests], pad_id, shape.required), pad_id))
         if shape.prefix:
-            prefixes = phrase_array([[r.prefix] for r in requests], PAD_ID, (1, shape.prefix))[:, 0]
+            prefixes = phrase_array([[r.prefix] for r in requests], pad_id, (1, shape.prefix))[:, 0]
             constraints.append(Prefix(prefixes, np.array([len(r.prefix) for r in requests], np.int32)))
         return tuple(constraints)
 

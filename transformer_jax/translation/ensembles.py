@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from jaxtyping import Array, Int, PyTree
 
 from transformer_jax.config import ModelConfig
-from transformer_jax.data.tokenizer import EOS_ID, Tokenizers
+from transformer_jax.data.tokenizer import Tokenizers
 from transformer_jax.decoding import Mean, StepModel, check_weights, ensemble
 from transformer_jax.errors import InputError
 from transformer_jax.inference import start_cache, step_model
@@ -26,6 +26,7 @@ class Ensemble:
     """
 
     members: Sequence[Transformer]
+    eos_id: int  # what ends an output
     weights: Sequence[float] | None = None  # None is equal ones
     mean: Mean = "probabilities"
     drafter: Transformer | None = None
@@ -55,12 +56,12 @@ class Ensemble:
     def model(self, params: Sequence[Parameters]) -> StepModel:
         """All members as one; its cache is a tuple."""
         pairs = zip(self.members, params[: len(self.members)], strict=True)
-        models = [step_model(model, own, EOS_ID) for model, own in pairs]
+        models = [step_model(model, own, self.eos_id) for model, own in pairs]
         return ensemble(models, self.weights, self.mean)
 
     def draft(self, params: Sequence[Parameters]) -> StepModel | None:
         """The draft model, where there is one."""
-        return None if self.drafter is None else step_model(self.drafter, params[-1], EOS_ID)
+        return None if self.drafter is None else step_model(self.drafter, params[-1], self.eos_id)
 
     def cache(self, params: Sequence[Parameters], tokens: Int[Array, "B S"], *, rows: Size, capacity: int) -> PyTree:
         """What the strategy of these models starts from: the members' caches, and with a draft model a pair."""
@@ -81,12 +82,12 @@ def _positions(models: Sequence[Transformer]) -> int:
 
 
 def check_models(tokenizers: Tokenizers, models: Sequence[ModelConfig]) -> None:
-    """Checks that models have both halves, and the tokenizers' vocabulary sizes.
+    """Checks that models have both halves, and the tokenizers' vocabulary sizes and special ids.
 
     Raises:
         InputError: naming what differs.
     """
-    sizes = (tokenizers.source.vocab_size, tokenizers.target.vocab_size)
+    sizes, special = (tokenizers.source.vocab_size, tokenizers.target.vocab_size), tokenizers.target.special
     for model in models:
         if not model.encoder_layers or not model.decoder_layers:
             raise InputError(
@@ -96,3 +97,6 @@ def check_models(tokenizers: Tokenizers, models: Sequence[ModelConfig]) -> None:
         expected = (model.source_vocab_size or model.vocab_size, model.vocab_size)
         if sizes != expected:
             raise InputError(f"tokenizers of {sizes} pieces (source, target), but the model has {expected}")
+        for name, own, theirs in (("pad_id", model.pad_id, special.pad), ("start", model.start, special.start)):
+            if own != theirs:
+                raise InputError(f"model.{name}={own}, but the tokenizer has {theirs}")

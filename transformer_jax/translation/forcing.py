@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PyTree
 
 from transformer_jax import sharding
-from transformer_jax.data.tokenizer import EOS_ID, PAD_ID, Tokenizers
+from transformer_jax.data.tokenizer import SpecialTokens, Tokenizers
 from transformer_jax.inference import apply, read_target
 from transformer_jax.layers import DecoderAttention
 from transformer_jax.models import Parameters
@@ -47,8 +47,8 @@ class AttendedSentence:
 class Forcing:
     """Reads pairs of ids in few shapes."""
 
-    def __init__(self, ensemble: Ensemble, mesh: Mesh, shapes: Shapes) -> None:
-        self._ensemble, self._mesh, self._shapes = ensemble, mesh, shapes
+    def __init__(self, ensemble: Ensemble, mesh: Mesh, shapes: Shapes, special: SpecialTokens) -> None:
+        self._ensemble, self._mesh, self._shapes, self._special = ensemble, mesh, shapes, special
         everywhere = sharding.replicated(mesh)
         self._score: Callable[..., Array] = jax.jit(self._score_batch, out_shardings=everywhere)
         self._align: Callable[..., Array] = jax.jit(
@@ -103,8 +103,8 @@ class Forcing:
             size = self._shapes.part_size(max(shape))
             for start in range(0, len(indices), size):
                 chosen = indices[start : start + size]
-                sources = _padded([pairs[index].source for index in chosen], size, shape[0])
-                targets = _padded([pairs[index].target for index in chosen], size, shape[1])
+                sources = self._padded([pairs[index].source for index in chosen], size, shape[0])
+                targets = self._padded([pairs[index].target for index in chosen], size, shape[1])
                 found = jax.device_get(program(*sharding.placed(self._mesh, (sources, targets))))
                 for index, row in zip(chosen, found[: len(chosen)], strict=True):
                     rows[index] = row
@@ -115,7 +115,7 @@ class Forcing:
     ) -> Float[Array, "B T"]:
         model = self._ensemble.model(params)
         caches: PyTree = self._ensemble.cache(params, sources, rows=targets.shape[0], capacity=targets.shape[1])
-        logits, _ = model.step(_shifted(targets), caches)
+        logits, _ = model.step(self._shifted(targets), caches)
         log_probs = model.log_probs(logits)
         return jnp.take_along_axis(log_probs, targets[..., None], axis=2)[..., 0]
 
@@ -128,7 +128,7 @@ class Forcing:
         layer: int,
         head: int | None,
     ) -> Float[Array, "B T S"]:
-        weights = read_target(self._ensemble.members[0], params[0], sources, _shifted(targets)).cross_attention
+        weights = read_target(self._ensemble.members[0], params[0], sources, self._shifted(targets)).cross_attention
         assert weights is not None  # there is an encoder
         return weights[layer].mean(axis=1) if head is None else weights[layer][:, head]
 
@@ -137,18 +137,16 @@ class Forcing:
     ) -> tuple[Float[Array, "L 1 H S S"], DecoderAttention]:
         model, segments = self._ensemble.members[0], jnp.ones_like(source)
         _, encoder = apply(model, params[0], source, segments, return_attention=True, method="encode")
-        return encoder, read_target(model, params[0], source, _shifted(target))
+        return encoder, read_target(model, params[0], source, self._shifted(target))
 
+    def _shifted(self, targets: Int[Array, "B T"]) -> Int[Array, "B T"]:
+        """What the decoder reads to give these targets."""
+        return jnp.pad(targets[:, :-1], ((0, 0), (1, 0)), constant_values=self._special.start)
 
-def _shifted(targets: Int[Array, "B T"]) -> Int[Array, "B T"]:
-    """What the decoder reads to give these targets."""
-    return jnp.pad(targets[:, :-1], ((0, 0), (1, 0)), constant_values=PAD_ID)
-
-
-def _padded(side: Sequence[Sequence[int]], size: int, length: int) -> Int[np.ndarray, "B T"]:
-    """Rows of ids, the last ones empty; of an empty row the end token alone, so that nothing is undefined."""
-    array = np.full((size, length), PAD_ID, np.int32)
-    array[:, 0] = EOS_ID
-    for row, ids in enumerate(side):
-        array[row, : len(ids)] = ids
-    return array
+    def _padded(self, side: Sequence[Sequence[int]], size: int, length: int) -> Int[np.ndarray, "B T"]:
+        """Rows of ids, the last ones empty; of an empty row the end token alone, so that nothing is undefined."""
+        array = np.full((size, length), self._special.pad, np.int32)
+        array[:, 0] = self._special.eos
+        for row, ids in enumerate(side):
+            array[row, : len(ids)] = ids
+        return array

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from transformer_jax.data.tokenizer import EOS_ID, Tokenizer
+from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.translation.engine import Output
 from transformer_jax.translation.results import Hypothesis, Line, Part, Translation
 
@@ -52,7 +52,7 @@ class Joiner:
             score=sum(output.score for output in outputs),
             log_prob=sum(output.log_prob for output in outputs),
             parts=tuple(map(Part, (part.ids for part in parts), (output.tokens for output in outputs), gaps)),
-            warnings=(*_cuts(outputs), *_seams(line, text)),
+            warnings=(*_cuts(outputs, self._target.special.eos), *_seams(line, text)),
         )
 
     def _warnings(self, outputs: Sequence[list[Output]]) -> Iterator[str]:
@@ -62,9 +62,9 @@ class Joiner:
             yield "no translation satisfies its constraints, or the model's numbers are not finite"
 
 
-def _cuts(outputs: Sequence[Output]) -> Iterator[str]:
+def _cuts(outputs: Sequence[Output], eos_id: int) -> Iterator[str]:
     for output in outputs:
-        if output.tokens and output.tokens[-1] != EOS_ID:
+        if output.tokens and output.tokens[-1] != eos_id:
             yield f"its translation does not end within {len(output.tokens)} tokens, and is cut there"
 
 

@@ -44,7 +44,8 @@ class Requests:
             )
         forbidden = self.forbidden(tuple(line.forbidden))
         for place, source in enumerate(ids):
-            prefix = self._encode(line.prefix, number) if line.prefix.strip() and place == 0 else []
+            given = self._encode(line.prefix, number) if line.prefix.strip() and place == 0 else []
+            prefix = [*self._target.special.before, *given]
             request = Request(source, number, place, prefix, required, forbidden)
             least = len(prefix) + sum(map(len, required)) + 1
             if least > self._positions:

@@ -15,6 +15,7 @@ from transformer_jax.decoding import (
     SpeculativeGreedy,
     StepModel,
     Strategy,
+    Suppressed,
 )
 from transformer_jax.sizes import Size
 
@@ -45,6 +46,8 @@ def settings_of(config: DecodingConfig, count: Size) -> list[Constraint]:
         constraints.append(RepetitionPenalty(config.repetition_penalty))
     if config.no_repeated_ngram:
         constraints.append(NoRepeatedNgram(config.no_repeated_ngram))
+    if config.suppressed:
+        constraints.append(Suppressed(config.suppressed))
     if config.min_length:
         constraints.append(MinLength(jnp.full(count, config.min_length)))
     return constraints

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from jaxtyping import Bool
 
-from transformer_jax.data.tokenizer import EOS_ID, UNK_ID, Tokenizer
+from transformer_jax.data.tokenizer import SPACE, Tokenizer
 from transformer_jax.decoding.forbidden import ANYWHERE, DONE, START, Edge
 from transformer_jax.errors import InputError
 
@@ -30,11 +30,10 @@ class Spelling:
     def __init__(self, tokenizer: Tokenizer) -> None:
         """Of the pieces of a tokenizer."""
         self._tokenizer = tokenizer
-        ids = range(UNK_ID + 1, tokenizer.vocab_size)
-        self._pieces = dict(zip(tokenizer.pieces(ids), ids, strict=True))
+        self._pieces = tokenizer.written
         self._sorted = sorted(self._pieces)
         self.starts: Bool[np.ndarray, " V"] = np.ones(tokenizer.vocab_size, bool)  # where a word may begin behind it
-        self.starts[list(ids)] = [not _in_word(piece[-1]) for piece in self._pieces]
+        self.starts[list(self._pieces.values())] = [not _in_word(piece[-1]) for piece in self._pieces]
         self.edges = functools.lru_cache(4096)(self._edges)
 
     @functools.cached_property
@@ -58,7 +57,7 @@ class Spelling:
         where no piece ends with it.
         """
         (ids,) = self._tokenizer.encode([text])
-        surface = "".join(self._tokenizer.pieces(ids))[1:]  # without the space that SentencePiece puts first
+        surface = "".join(self._tokenizer.pieces(ids)).removeprefix(SPACE)  # which SentencePiece puts first
         if not surface or not self._tokenizer.knows(ids):
             return []
         anywhere = not _in_word(surface[0])
@@ -74,12 +73,12 @@ class Spelling:
 
 
 def allowed_tokens(target: Tokenizer, words: Iterable[str]) -> Bool[np.ndarray, " V"]:
-    """The tokens that write these words, and the end token."""
+    """The tokens that write these words, and those that stand around every sentence."""
     ids = target.ids_of(words)
     if not ids:
         raise InputError("the vocabulary has no words: translations would be empty")
     allowed = np.zeros(target.vocab_size, bool)
-    allowed[[*ids, EOS_ID]] = True
+    allowed[target.framed(ids)] = True
     return allowed
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from transformer_jax import sharding
 from transformer_jax.config import DecodingConfig, ModelConfig
-from transformer_jax.data.tokenizer import EOS_ID, Tokenizers, is_text
+from transformer_jax.data.tokenizer import Tokenizers, is_text
 from transformer_jax.decoding import Mean
 from transformer_jax.errors import InputError
 from transformer_jax.inference import decoding_parameters
@@ -83,8 +83,12 @@ class Translator:
         self.tokenizers = tokenizers
         drafts = [draft] if draft else []
         check_models(tokenizers, [*configs, *(config for config, _ in drafts)])
+        beyond = [token for token in self.decoding.suppressed if token >= tokenizers.target.vocab_size]
+        if beyond:
+            raise InputError(f"suppressed={beyond[0]}: the vocabulary ends with {tokenizers.target.vocab_size - 1}")
         mesh = mesh or sharding.data_mesh()
-        ensemble = Ensemble([Transformer(config) for config in configs], weights, mean)
+        special = tokenizers.target.special
+        ensemble = Ensemble([Transformer(config) for config in configs], special.eos, weights, mean)
         for config, _ in drafts:
             ensemble = ensemble.with_draft(Transformer(config), self.decoding.guesses)
         self._positions = ensemble.positions
@@ -93,8 +97,8 @@ class Translator:
         self._requests = Requests(tokenizers.target, self._positions)
         shapes = Shapes(self.decoding, self._positions, sharding.batch_shards(mesh))
         allowed = None if vocabulary is None else allowed_tokens(tokenizers.target, vocabulary)
-        self._engine = Engine(ensemble, self.decoding, mesh, shapes, self._requests.spelling.starts, allowed)
-        self._forcing = Forcing(Ensemble(ensemble.members, weights, mean), mesh, shapes)
+        self._engine = Engine(ensemble, self.decoding, mesh, shapes, special, self._requests.spelling.starts, allowed)
+        self._forcing = Forcing(Ensemble(ensemble.members, special.eos, weights, mean), mesh, shapes, special)
         self._joiner = Joiner(tokenizers.target, self._longest)
         self._unstack = jax.jit(decoding_parameters, static_argnums=1)
         self._members = [self._unstack(own, config.dtype) for config, own in zip(configs, members, strict=True)]
@@ -228,8 +232,12 @@ class Translator:
             if not all(map(is_text, pair)):
                 raise InputError(f"pair {number}: no text, but half of a surrogate pair")
         sources, targets = zip(*pairs, strict=True) if pairs else ((), ())
-        sides = (self.tokenizers.source.encode(sources), self.tokenizers.target.encode(targets))
-        parts = [Part([*source, EOS_ID], [*target, EOS_ID]) for source, target in zip(*sides, strict=True)]
+        both = self.tokenizers
+        sides = (
+            map(both.source.framed, both.source.encode(sources)),
+            map(both.target.framed, both.target.encode(targets)),
+        )
+        parts = list(map(Part, *sides))
         for number, part in enumerate(parts, start=first + 1):
             if max(len(part.source), len(part.target)) > self._positions:
                 raise InputError(
@@ -295,8 +303,11 @@ class Translator:
 
     def _aligned(self, hypothesis: Hypothesis, weights: Sequence[Float[np.ndarray, "_ _"]]) -> list[tuple[int, int]]:
         """The pairs of one translation."""
-        pieces, parts = (self.tokenizers.source.pieces, self.tokenizers.target.pieces), hypothesis.parts
-        words = [(words_of(pieces[0](part.source), written=False), words_of(pieces[1](part.target))) for part in parts]
+        both, parts = self.tokenizers, hypothesis.parts
+        words = [
+            (words_of(both.source.surfaces(part.source, written=False)), words_of(both.target.surfaces(part.target)))
+            for part in parts
+        ]
         return aligned_parts(weights, words, [part.gap for part in parts])
 
     def attend(self, sentence: str) -> AttendedSentence:
@@ -308,14 +319,15 @@ class Translator:
         (source,) = self.tokenizers.source.encode([sentence])
         if not source:
             raise InputError("the sentence is blank: there is nothing to attend to")
-        if len(source) >= self._positions:
+        source, special = self.tokenizers.source.framed(source), self.tokenizers.target.special
+        if len(source) > self._positions:
             raise InputError(
-                f"the sentence has {len(source) + 1} tokens, but the model has max_positions={self._positions}"
+                f"the sentence has {len(source)} tokens, but the model has max_positions={self._positions}"
             )
-        ((_, outputs),) = self._engine.decode(self._params, [Request([*source, EOS_ID])])
-        target = [token for token in outputs[0].tokens if token != EOS_ID] if outputs else []
-        target = [*target, EOS_ID][: self._positions]
-        return self._forcing.attend(self._members, [*source, EOS_ID], target, self.tokenizers)
+        ((_, outputs),) = self._engine.decode(self._params, [Request(source, prefix=special.before)])
+        target = [token for token in outputs[0].tokens if token != special.eos] if outputs else []
+        target = [*target, special.eos][: self._positions]
+        return self._forcing.attend(self._members, source, target, self.tokenizers)
 
     def _translate(
         self, lines: Sequence[Line], parts: Sequence[Sequence[SourcePart]], requests: Sequence[Sequence[Request]]
@@ -333,8 +345,9 @@ class Translator:
         return [self._split(text, ids) for text, ids in zip(texts, self.tokenizers.source.encode(texts), strict=True)]
 
     def _split(self, text: str, ids: Sequence[int]) -> list[SourcePart]:
-        encode, room = self.tokenizers.source.encode, self._longest - 1  # for the end token
+        encode, framed = self.tokenizers.source.encode, self.tokenizers.source.framed
+        room = self._longest - len(framed([]))
         if len(ids) <= room:
-            return [SourcePart(text, [*ids, EOS_ID])] if ids else []
+            return [SourcePart(text, framed(ids))] if ids else []
         parts = split(text, lambda pieces: [len(own) for own in encode(pieces)], room)
-        return [SourcePart(part, [*own, EOS_ID]) for part, own in zip(parts, encode(parts), strict=True)]
+        return [SourcePart(part, framed(own)) for part, own in zip(parts, encode(parts), strict=True)]

@@ -1,0 +1,166 @@
+"""The tokenizers of every family, by their files alone, and what transformers makes of them; see make_tokenizers.py."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from transformer_jax.config import ModelConfig
+from transformer_jax.data.tokenizer import Tokenizers
+from transformer_jax.errors import InputError
+from transformer_jax.pretrained import FAMILIES
+from transformer_jax.pretrained.folder import read_tokenizers
+from transformer_jax.pretrained.words import Files, fairseq_table
+
+FOLDER = Path(__file__).parent / "tokenizers"
+NAMES = sorted(path.name for path in FOLDER.iterdir())
+OF_LANGUAGES = [name for name in NAMES if name.startswith(("m2m", "mbart", "nllb"))]
+
+
+def opened(name, *, folder=None, **languages):
+    """The tokenizers of a folder, for a model of the vocabulary and the special ids of its config.json."""
+    folder = folder or FOLDER / name
+    fields = json.loads((folder / "config.json").read_text())
+    gaps = 2  # rows of a model beyond the pieces of its tokenizer
+    start = {"bart": 2, "mbart": 2, "m2m_100": 2}.get(fields["model_type"], fields["pad_token_id"])
+    config = ModelConfig(vocab_size=fields["vocab_size"] + gaps, pad_id=fields["pad_token_id"], start_id=start)
+    languages = languages or given(name)["languages"]
+    return read_tokenizers(folder, config, fields, (languages.get("source_language"), languages.get("target_language")))
+
+
+def given(name):
+    expected = json.loads((FOLDER / name / "expected.json").read_text())
+    if name == "gpt2":  # which leaves the end out; here, what is trained on has one
+        expected |= {side: [[*ids, 0] for ids in expected[side]] for side in ("source", "target")}
+    return expected
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_transformers_gives_the_same_ids_and_texts(name):
+    tokenizers, expected = opened(name), given(name)
+    source, target = tokenizers.source, tokenizers.target
+    assert list(map(source.framed, source.encode(expected["texts"]))) == expected["source"]
+    read = [[target.special.start, *target.framed(ids)] for ids in target.encode(expected["texts"])]
+    if name.startswith("mbart") and not name.startswith("mbart50"):  # its decoder starts from the language
+        assert [[*ids[1:], ids[0]] for ids in read] == expected["target"]
+    else:
+        assert [ids[1:] for ids in read] == expected["target"]
+    for text, ids, decoded in zip(expected["texts"], read, expected["decoded"], strict=True):
+        if target.knows(ids):
+            assert target.decode([ids]) == [decoded]
+            if text.isascii():  # bytes of other letters are pieces of their own in some
+                assert "".join(target.surfaces(ids)).strip() == decoded
+    assert any(map(target.knows, read))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_run_keeps_is_the_same_tokenizer(name, tmp_path):
+    tokenizers = opened(name)
+    tokenizers.save(tmp_path)
+    again = Tokenizers.load(tmp_path)
+    assert again.digest == tokenizers.digest
+    assert again.joint == tokenizers.joint
+    assert again.public == tokenizers.public
+    texts = given(name)["texts"]
+    assert again.target.encode(texts) == tokenizers.target.encode(texts)
+    assert again.source.special == tokenizers.source.special
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_blank_lines_and_what_is_no_text(name):
+    source = opened(name).source
+    assert source.encode(["", " ", "\t "]) == [[], [], []]
+    with pytest.raises(InputError, match="half of a surrogate pair"):
+        source.encode(["a", "\ud800"])
+
+
+@pytest.mark.parametrize("name", ["mbart", "mbart50", "t5", "pegasus"])
+def test_both_kinds_of_files_are_one_tokenizer(name):
+    """The model and the tokenizer.json that transformers makes of it."""
+    texts = given(name)["texts"]
+    first, second = opened(name), opened(f"{name}_json")
+    assert first.source.encode(texts) == second.source.encode(texts)
+    assert first.target.special == second.target.special
+    ids = first.target.encode(texts)[0]
+    assert first.target.pieces(ids) == second.target.pieces(ids)
+
+
+@pytest.mark.parametrize("name", OF_LANGUAGES)
+def test_languages(name):
+    with pytest.raises(InputError, match=re.escape(f"{FOLDER / name}: source_language='tlh': not among ")):
+        opened(name, source_language="tlh")
+    own = given(name)["languages"]
+    there = opened(name)
+    back = opened(name, source_language=own["target_language"], target_language=own["source_language"])
+    assert there.source.special != back.source.special
+    assert there.digest != back.digest
+
+
+def test_a_language_that_nothing_names_is_asked_for():
+    with pytest.raises(InputError, match="source_language must be named: it has __"):
+        opened("m2m_100", target_language="de")
+
+
+def test_the_target_language_of_marian_stands_before_the_source():
+    tokenizers = opened("marian", target_language="fra")
+    (ids,) = tokenizers.source.encode(["a man"])
+    assert tokenizers.source.framed(ids) == opened("marian").source.framed(
+        opened("marian").source.encode([">>fra<< a man"])[0]
+    )
+    with pytest.raises(InputError, match=re.escape("target_language='tlh': not among >>deu<<, >>fra<<")):
+        opened("marian", target_language="tlh")
+
+
+def test_what_is_missing_or_damaged_is_named(tmp_path):
+    folder = tmp_path / "t5"
+    shutil.copytree(FOLDER / "t5", folder)
+    (folder / "spiece.model").write_bytes(b"")
+    with pytest.raises(InputError, match=re.escape(f"{folder / 'spiece.model'}: not a SentencePiece model")):
+        opened("t5", folder=folder)
+    (folder / "spiece.model").unlink()
+    with pytest.raises(
+        InputError, match=re.escape(f"{folder}: no tokenizer here: neither tokenizer.json nor source.spm")
+    ):
+        opened("t5", folder=folder)
+    (folder / "tokenizer.json").write_text("{}")
+    with pytest.raises(
+        InputError, match=re.escape(f"{folder / 'tokenizer.json'}: not a file of the tokenizers library")
+    ):
+        opened("t5", folder=folder)
+    shutil.copy(FOLDER / "bart" / "tokenizer.json", folder)
+    with pytest.raises(
+        InputError, match=r"tokenizer\.json: a piece with the id 299, but the model has a vocabulary of"
+    ):
+        opened("t5", folder=folder)
+
+
+def test_a_run_whose_files_are_damaged(tmp_path):
+    opened("marian").save(tmp_path)
+    (tmp_path / "public.json").write_text('{"files": ["source.spm"]}')
+    with pytest.raises(InputError, match=re.escape(f"{tmp_path / 'public.json'}: damaged")):
+        Tokenizers.load(tmp_path)
+    (tmp_path / "public.json").write_text('{"files": ["none.spm"]}')
+    with pytest.raises(InputError, match=r"none\.spm: cannot be read"):
+        Tokenizers.load(tmp_path)
+
+
+def test_tables_by_hand(tmp_path):
+    """Of mBART and NLLB, and of Pegasus, whose unknown piece is 105."""
+    files = Files(tmp_path)
+    files.data["special_tokens_map.json"] = b'{"additional_special_tokens": ["ace_Arab", {"content": "eng_Latn"}]}'
+    pieces = ["<unk>", "<s>", "</s>", "_a", "b"]
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    assert fairseq_table(pieces, files) == [*special, "_a", "b", "ace_Arab", "eng_Latn", "<mask>"]
+    table = FAMILIES["pegasus"].table(["<pad>", "</s>", "<unk>", "_a"], files)
+    assert (table[:4], table[4], table[104:]) == (
+        ["<pad>", "</s>", "<mask_1>", "<mask_2>"],
+        "<unk_2>",
+        ["<unk_102>", "<unk>", "_a"],
+    )
+
+
+def test_the_whole_suite_has_every_family():
+    types = {json.loads((FOLDER / name / "config.json").read_text())["model_type"] for name in NAMES}
+    assert types == {"bart", "gpt2", "m2m_100", "marian", "mbart", "pegasus", "roberta", "t5"}

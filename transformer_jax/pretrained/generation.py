@@ -1,0 +1,55 @@
+"""How a checkpoint is to be decoded, as its files say it, in our terms."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from transformer_jax.config import DecodingConfig
+from transformer_jax.data.tokenizer import Tokenizers
+from transformer_jax.pretrained.settings import Settings
+from transformer_jax.pretrained.words import GENERATION, load_json
+
+
+def decoding_of(tokenizers: Tokenizers) -> DecodingConfig:
+    """The decoding that the files of a public checkpoint ask for; of tokenizers that were trained here the default.
+
+    Scores are divided by a power of the length, and ends count among the best continuations only, as in transformers.
+    Limits are ours: an output is at most `extra_length` tokens longer than its source. Of words that must not come,
+    those of one token are suppressed.
+
+    Raises:
+        InputError: on settings that are damaged.
+    """
+    public = tokenizers.public
+    if public is None:
+        return DecodingConfig()
+    own: Mapping[str, Any] = load_json(public.files.get(GENERATION, b"{}"), GENERATION)
+    settings = Settings({**public.settings, **own}, GENERATION if own else "config.json")
+    suppressed = sorted(set(_suppressed(settings)) - {public.target.special.pad})
+    least = max(settings.number("min_length", 0) - 1, settings.number("min_new_tokens", 0), 0)  # without the start
+    return DecodingConfig(
+        beam=settings.number("num_beams", 1),
+        length_penalty=float(settings.get("length_penalty", 1.0)),
+        length_offset=0.0,
+        narrow_ends=True,
+        min_length=least,
+        no_repeated_ngram=settings.number("no_repeat_ngram_size", 0),
+        repetition_penalty=float(settings.get("repetition_penalty", 1.0)),
+        suppressed=tuple(suppressed),
+    )
+
+
+def _suppressed(settings: Settings) -> Iterator[int]:
+    yield from settings.get("suppress_tokens", ())
+    for word in settings.get("bad_words_ids", ()):
+        if len(word) == 1:
+            yield word[0]
+
+
+def told(decoding: DecodingConfig) -> dict[str, Any]:
+    """The fields of generation_config.json of a decoding, as far as there are such."""
+    return {
+        "num_beams": decoding.beam,
+        "length_penalty": decoding.length_penalty,
+        "no_repeat_ngram_size": decoding.no_repeated_ngram,
+        "repetition_penalty": decoding.repetition_penalty,
+    }

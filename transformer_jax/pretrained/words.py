@@ -1,0 +1,277 @@
+"""The tokenizer files of a checkpoint: which they are, what their pieces are called, and what stands around a sentence.
+
+tokenizer.json comes first, since it says all; else a SentencePiece model, whose pieces have the ids that their family
+gives them.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from transformer_jax.config import ModelConfig
+from transformer_jax.data.tokenizer import Public, PublicSide, SpecialTokens
+from transformer_jax.data.tokenizer.json_tokenizer import open_json
+from transformer_jax.data.tokenizer.sentence_piece import model_pieces
+from transformer_jax.errors import InputError
+from transformer_jax.pretrained.settings import Settings
+
+JSON = "tokenizer.json"
+BOTH = ("source.spm", "target.spm")  # of Marian, whose two models share one table of pieces
+MODELS = ("sentencepiece.bpe.model", "spiece.model", "sentencepiece.model", "spm.model")
+GENERATION = "generation_config.json"
+_BESIDE = (
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "tokenizer_config.json",
+    GENERATION,
+)
+_LANGUAGE = re.compile(r">>.+<<|__[a-z]+__|[a-z]{2}_[A-Z]{2}|[a-z]{3}_[A-Z][a-z]{3}")  # codes, as families write them
+
+
+def load_json(data: bytes, origin: str) -> Any:
+    """What a file of JSON says.
+
+    Raises:
+        InputError: where it is no JSON.
+    """
+    try:
+        return json.loads(data)
+    except ValueError:
+        raise InputError(f"{origin}: no JSON; download it again") from None
+
+
+def json_bytes(fields: Any) -> bytes:
+    """A file of JSON."""
+    return (json.dumps(fields, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+class Files:
+    """The files of a checkpoint beside its weights, by name."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.data: dict[str, bytes] = {}
+        for name in (JSON, *BOTH, *MODELS, *_BESIDE):
+            try:
+                self.data[name] = (folder / name).read_bytes()
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise InputError(f"{folder / name}: cannot be read: {error.strerror}") from None
+
+    def json(self, name: str) -> Any:
+        """What a file of JSON says; an empty dictionary where it is not there.
+
+        Raises:
+            InputError: where it is no JSON.
+        """
+        return load_json(self.data.get(name, b"{}"), str(self.folder / name))
+
+    def table(self) -> list[str] | None:
+        """The pieces of vocab.json by id, where there is one.
+
+        Raises:
+            InputError: where that is no table of pieces.
+        """
+        if "vocab.json" not in self.data:
+            return None
+        ids = self.json("vocab.json")
+        if not isinstance(ids, dict) or not all(isinstance(token, int) and token >= 0 for token in ids.values()):
+            raise InputError(f"{self.folder / 'vocab.json'}: no table of pieces; download it again")
+        pieces = [""] * (1 + max(ids.values(), default=-1))
+        for piece, token in ids.items():
+            pieces[token] = piece
+        return pieces
+
+    def additional(self) -> list[str]:
+        """The special tokens that the tokenizer has beside the usual ones, languages say, in the order of their ids."""
+        for name in ("special_tokens_map.json", "tokenizer_config.json"):
+            for field in ("additional_special_tokens", "extra_special_tokens"):
+                found = self.json(name).get(field)
+                if isinstance(found, list) and found:
+                    return [own["content"] if isinstance(own, dict) else own for own in found]
+        return []
+
+
+class Words:
+    """The pieces of a checkpoint's vocabulary, and the languages it was opened for."""
+
+    def __init__(
+        self,
+        pieces: Sequence[str],
+        settings: Settings,
+        files: Files,
+        languages: tuple[str | None, str | None],
+    ) -> None:
+        self._ids = {piece: token for token, piece in enumerate(pieces) if piece}
+        self.settings, self._files, self.languages = settings, files, languages
+
+    def __contains__(self, piece: str) -> bool:
+        return piece in self._ids
+
+    def id(self, *pieces: str) -> int:
+        """The id of the first of these pieces that there is.
+
+        Raises:
+            InputError: where there is none of them.
+        """
+        for piece in pieces:
+            if piece in self._ids:
+                return self._ids[piece]
+        raise InputError(f"{self._files.folder}: {' or '.join(pieces)} is not in the vocabulary of its tokenizer")
+
+    def find(self, *pieces: str) -> int | None:
+        """The id of the first of these pieces that there is, or None."""
+        return next((self._ids[piece] for piece in pieces if piece in self._ids), None)
+
+    def tokenizer_class(self) -> str:
+        """What transformers reads the files with, where they say it."""
+        return str(self._files.json("tokenizer_config.json").get("tokenizer_class", ""))
+
+    def language(self, side: int, form: str = "{}") -> int:
+        """The code of the source's (0) or the target's (1) language.
+
+        Args:
+            side: which.
+            form: how the family writes the code of a language, by choice.
+
+        Raises:
+            InputError: where none was named and the files say none, and where there is no such code.
+        """
+        name = ("source_language", "target_language")[side]
+        config = self._files.json("tokenizer_config.json")
+        code = self.languages[side] or config.get(("src_lang", "tgt_lang")[side])
+        known = sorted(filter(_LANGUAGE.fullmatch, self._ids))
+        told = f"{', '.join(known[:4])} ... {known[-1]}" if len(known) > 5 else ", ".join(known)
+        if code is None:
+            raise InputError(f"{self._files.folder}: {name} must be named: it has {told}")
+        found = self.find(form.format(code), code)
+        if found is None:
+            raise InputError(f"{self._files.folder}: {name}={code!r}: not among {told}")
+        return found
+
+    def special(
+        self,
+        config: ModelConfig,
+        eos: int,
+        *,
+        start: int | None = None,
+        before: tuple[int, ...] = (),
+        behind: tuple[int, ...] = (),
+    ) -> SpecialTokens:
+        """The special tokens of a side.
+
+        Args:
+            config: of the model.
+            eos: the end, where config.json does not say it.
+            start: what the decoder starts from; None is what the model says.
+            before: what stands in front of every sentence.
+            behind: what stands behind its end.
+        """
+        return SpecialTokens(
+            pad=config.pad_id,
+            eos=self.settings.number("eos_token_id", eos),
+            unk=self.find("<unk>", "[UNK]"),
+            start=config.start if start is None else start,
+            before=before,
+            behind=behind,
+        )
+
+
+Sides: TypeAlias = tuple[SpecialTokens, SpecialTokens]
+Frames: TypeAlias = Callable[[Words, ModelConfig], Sides]  # the special tokens of both sides
+Table: TypeAlias = Callable[[list[str], Files], list[str]]  # the pieces by id, of those of a model and the files
+
+
+def read_words(
+    files: Files,
+    settings: Settings,
+    config: ModelConfig,
+    table: Table,
+    frames: Frames,
+    languages: tuple[str | None, str | None],
+) -> Public:
+    """The tokenizers of a checkpoint.
+
+    Args:
+        files: of the checkpoint.
+        settings: of its config.json.
+        config: of the model, whose vocabulary may have more rows than the tokenizer has pieces.
+        table: the pieces of a SentencePiece model by the ids of the family.
+        frames: the special tokens of both sides.
+        languages: of the source and the target, as the family writes them.
+
+    Raises:
+        InputError: where there is no tokenizer, on files that are damaged, and on languages that are needed or unknown.
+    """
+    folder, found, vocab_size = files.folder, files.data, config.vocab_size
+    added: tuple[str, ...] = ()
+    pieces: Sequence[str]
+    stored: tuple[str, ...] | None = None
+    if JSON in found:
+        names = (JSON, JSON)
+        pieces = _json_pieces(found[JSON], str(folder / JSON), vocab_size)
+    else:
+        names = _models(files)
+        own = table(model_pieces(found[names[0]], str(folder / names[0])), files)
+        if len(own) > vocab_size:
+            raise InputError(
+                f"{folder}: its tokenizer has {len(own)} pieces, but the model has a vocabulary of {vocab_size}"
+            )
+        pieces = stored = (*own, *[""] * (vocab_size - len(own)))
+        added = tuple(piece for piece in own if re.fullmatch(r">>.+<<|<extra_id_\d+>", piece))
+    sides = frames(Words(pieces, settings, files, languages), config)
+    source, target = (PublicSide(name, special, stored, added) for name, special in zip(names, sides, strict=True))
+    model_type = settings.text("model_type")
+    return Public(model_type, dict(settings.fields), vocab_size, source, target, dict(found))
+
+
+def _models(files: Files) -> tuple[str, str]:
+    if all(name in files.data for name in BOTH):
+        return BOTH
+    for name in MODELS:
+        if name in files.data:
+            return name, name
+    raise InputError(
+        f"{files.folder}: no tokenizer here: neither {JSON} nor {' and '.join(BOTH)} nor {' nor '.join(MODELS[:2])}"
+    )
+
+
+def _json_pieces(data: bytes, origin: str, vocab_size: int) -> list[str]:
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        raise InputError(f"{origin}: not UTF-8; download it again") from None
+    ids: Mapping[str, int] = open_json(text, origin).get_vocab()
+    largest = max(ids.values(), default=-1)
+    if largest >= vocab_size:
+        raise InputError(f"{origin}: a piece with the id {largest}, but the model has a vocabulary of {vocab_size}")
+    pieces = [""] * vocab_size
+    for piece, token in ids.items():
+        pieces[token] = piece
+    return pieces
+
+
+def ended_by(eos: int) -> Frames:
+    """The end stands behind every sentence, and nothing else; this is its id where config.json does not say it."""
+
+    def frames(words: Words, config: ModelConfig) -> Sides:
+        special = words.special(config, eos)
+        return special, special
+
+    return frames
+
+
+def same_table(pieces: list[str], files: Files) -> list[str]:
+    """Ids are those of the model, or of vocab.json where there is one."""
+    return files.table() or pieces
+
+
+def fairseq_table(pieces: list[str], files: Files) -> list[str]:
+    """Ids of fairseq: four special tokens, the model's pieces behind its own three, languages, and the mask."""
+    return ["<s>", "<pad>", "</s>", "<unk>", *pieces[3:], *files.additional(), "<mask>"]
