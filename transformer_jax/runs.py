@@ -46,6 +46,7 @@ class RunFolder:
         self.attention = self.path / "attention.png"
         self.translations = self.path / "translations"
         self.average = self.path / "average.json"  # of an average of checkpoints: which they are
+        self.imported = self.path / "imported.json"  # of a public checkpoint: which it is
         self.results = self.path / "results.json"  # what a finished run reached
 
 
@@ -169,10 +170,12 @@ def start(workdir: str | Path, experiment: Experiment) -> RunFolder:
             checkpoints, or to something else.
     """
     folder = RunFolder(workdir)
-    if folder.average.exists():
-        raise InputError(
-            f"{folder.path}: holds an average of checkpoints, which cannot be trained on; choose another --workdir"
-        )
+    for mark, what in ((folder.average, "an average of checkpoints"), (folder.imported, "an imported checkpoint")):
+        if mark.exists():
+            raise InputError(
+                f"{folder.path}: holds {what}, which cannot be trained on; choose another --workdir, and start from it "
+                f"with --init-from {folder.path}"
+            )
     trained = _has_trained(folder)
     if folder.config.exists():
         differences = identity_difference(open_run(workdir), experiment) if trained else []

@@ -29,7 +29,7 @@ def beam():
 @pytest.fixture(scope="module")
 def folder(trained, beam, tmp_path_factory):
     path = tmp_path_factory.mktemp("exported") / "new"
-    arguments = ["export", trained, "--output", path, "--beam", beam, "--length", 19, "--no-repeated-ngram", 3]
+    arguments = ["export", trained, path, "--beam", beam, "--length", 19, "--no-repeated-ngram", 3]
     assert main([str(argument) for argument in arguments]) == 0
     return path
 
@@ -96,10 +96,8 @@ def test_a_search_of_ones_own(folder, trained):
 
 def test_mistakes(refused, trained, tmp_path):
     assert open_run(trained).batch.source_length == 17
-    refused(["export", trained, "--output", tmp_path], f"--output {tmp_path}: stands there already")
-    refused(["export", trained, "--output", tmp_path / "a", "--length", "1"], "--length 1: a sentence has 2 tokens")
-    refused(
-        ["export", trained, "--output", tmp_path / "a", "--sampling"], "sampling=True: what is exported draws nothing"
-    )
-    refused(["export", trained], "--output")
+    refused(["export", trained, tmp_path], f"{tmp_path}: stands there already")
+    refused(["export", trained, tmp_path / "a", "--length", "1"], "--length 1: a sentence has 2 tokens")
+    refused(["export", trained, tmp_path / "a", "--sampling"], "sampling=True: what is exported draws nothing")
+    refused(["export", trained], "FOLDER")
     assert not (tmp_path / "a").exists()

@@ -29,7 +29,7 @@ class TestHelp:
             ("plan", ["FILE --topology", "FILE --mesh.data"]),
             ("translate", ["translate RUN [--beam 5 ...] < in.en > out.de", "RUN --help"]),
             ("score", ["score RUN SOURCE TARGET", "RUN --help"]),
-            ("export", ["export RUN --output FOLDER", "RUN --help"]),
+            ("export", ["export RUN FOLDER", "RUN --help"]),
             ("evaluate", ["evaluate RUN [--split test ...]", "RUN --help"]),
             ("reproduce", ["RUN", "--output", "--data.dir", "--until", "--processes.coordinator"]),
             ("verify", ["RUN", "changes nothing"]),

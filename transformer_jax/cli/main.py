@@ -16,13 +16,16 @@ VERBS = {
     "plan": "memory, transfers and operations of a training step, on devices that need not be there",
     "translate": "translate lines from standard input to standard output",
     "score": "the log-probability of given translations",
-    "export": "write a run's model as StableHLO, for jax alone to run",
+    "import": "make a run folder of a public checkpoint",
+    "export": "write a run's model for others: as StableHLO for jax alone, or as transformers and CTranslate2 open it",
     "evaluate": "score a run on a split of its experiment, or on two files",
     "verify": "check every byte of a run's checkpoints",
     "reproduce": "train a run again from its folder, and compare to the bit",
     "average": "average checkpoints of one or more runs into a new run folder",
     "attend": "draw what every head of a layer attends to in a sentence and its translation",
 }
+
+_MODULES = {"import": "importing"}  # of verbs that are words of Python
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 BROKEN_PIPE = 141  # 128 + SIGPIPE
@@ -67,7 +70,7 @@ def _run(arguments: Sequence[str]) -> int:
         hint = f"did you mean {close[0]}?" if close else f"one of {', '.join(VERBS)}"
         raise InputError(f"no such verb: {verb}; {hint}")
     try:
-        code: int = importlib.import_module(f"transformer_jax.cli.{verb}").main(others)
+        code: int = importlib.import_module(f"transformer_jax.cli.{_MODULES.get(verb, verb)}").main(others)
     except SystemExit as stop:  # after --help
         return int(stop.code or 0)
     return code

@@ -16,6 +16,7 @@ from transformer_jax.config.data import (
 )
 from transformer_jax.config.decoding import DecodingConfig
 from transformer_jax.config.experiment import Experiment, from_json, identity_difference, to_json
+from transformer_jax.config.finetuning import FinetuningConfig
 from transformer_jax.config.machine import LoggingConfig, MeshConfig, ProcessesConfig
 from transformer_jax.config.model import ModelConfig
 from transformer_jax.config.training import (
@@ -40,6 +41,7 @@ __all__ = [
     "DecodingConfig",
     "EvaluationConfig",
     "Experiment",
+    "FinetuningConfig",
     "LoggingConfig",
     "MeshConfig",
     "ModelConfig",

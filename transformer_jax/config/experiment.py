@@ -6,6 +6,7 @@ import json
 from transformer_jax.checked import checked_from_json, config, fields_of, leaves_of, placement, require
 from transformer_jax.config.data import BatchConfig, DataConfig, TokenizerConfig
 from transformer_jax.config.decoding import DecodingConfig
+from transformer_jax.config.finetuning import FinetuningConfig
 from transformer_jax.config.machine import LoggingConfig, MeshConfig, ProcessesConfig
 from transformer_jax.config.model import ModelConfig
 from transformer_jax.config.training import (
@@ -24,6 +25,8 @@ from transformer_jax.config.training import (
 class Experiment:
     """One training run, whole; saved in its run folder as config.json."""
 
+    init_from: str | None = placement(default=None)  # a public checkpoint or a run folder to start from
+    finetuning: FinetuningConfig = FinetuningConfig()
     data: DataConfig
     tokenizer: TokenizerConfig = TokenizerConfig()
     batch: BatchConfig = BatchConfig()
@@ -53,8 +56,11 @@ class Experiment:
             not self.tokenizer.joint or model.source_vocab_size is None,
             f"model.source_vocab_size={model.source_vocab_size} needs tokenizer.joint=False",
         )
-        require(model.pad_id == 0, f"model.pad_id={model.pad_id}: the tokenizers of an experiment pad with 0")
-        require(model.start == 0, f"model.start_id={model.start_id}: an experiment starts its targets from padding, 0")
+        for name, token in (("pad_id", model.pad_id), ("start_id", model.start)):
+            require(
+                token == 0 or self.init_from is not None,
+                f"model.{name}={token}: 0 is what tokenizers have that are trained here; others come with init_from",
+            )
         longest = max(batch.source_length, batch.target_length) + self.decoding.extra_length
         require(
             model.positions != "learned" or longest <= model.max_positions,

@@ -13,7 +13,7 @@ from transformer_jax.models import Parameters, Transformer
 from transformer_jax.pretrained.checkpoint import FAMILIES, Checkpoint, read_checkpoint, write_checkpoint
 from transformer_jax.pretrained.generation import told
 from transformer_jax.pretrained.hub import local_folder
-from transformer_jax.pretrained.publish import published, published_files
+from transformer_jax.pretrained.publish import published, published_files, published_type
 from transformer_jax.pretrained.settings import Settings
 from transformer_jax.pretrained.words import GENERATION, Files, json_bytes, load_json, read_words
 
@@ -66,6 +66,11 @@ def read_tokenizers(
     family = FAMILIES[settings.text("model_type")]
     words = read_words(Files(folder), settings, config, family.table, family.frames, languages)
     return Tokenizers.of(words, str(folder))
+
+
+def family_of(config: ModelConfig, tokenizers: Tokenizers) -> str:
+    """The model type that a model goes out as: that of its public checkpoint, else Marian or Pegasus."""
+    return published_type(config) if tokenizers.public is None else tokenizers.public.model_type
 
 
 def save_pretrained(

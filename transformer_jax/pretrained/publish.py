@@ -67,8 +67,12 @@ def published(config: ModelConfig, params: Parameters, special: SpecialTokens, l
     settings: dict[str, Any] = {"eos_token_id": 0, "forced_eos_token_id": None, "bad_words_ids": [[own.pad_id]]}
     if config.norm == "pre":  # of Pegasus; what CTranslate2 asks for
         settings |= {"normalize_before": True, "normalize_embedding": False}
-    model_type = "marian" if config.norm == "post" else "pegasus"
-    return Checkpoint(model_type, own, nested(jax.tree.map(jnp.asarray, leaves)), settings)
+    return Checkpoint(published_type(config), own, nested(jax.tree.map(jnp.asarray, leaves)), settings)
+
+
+def published_type(config: ModelConfig) -> str:
+    """The family that a model goes out as, by where its normalisation stands."""
+    return "marian" if config.norm == "post" else "pegasus"
 
 
 def renumbered(vocab_size: int, special: SpecialTokens) -> Int[np.ndarray, " V"]:

@@ -2,9 +2,7 @@
 
 import dataclasses
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -15,7 +13,7 @@ import numpy as np
 import transformer_jax
 from transformer_jax import sharding
 from transformer_jax.checked import leaves_of
-from transformer_jax.config import Experiment, to_json
+from transformer_jax.config import Experiment
 from transformer_jax.data.tokenizer import Tokenizers
 from transformer_jax.errors import InputError
 from transformer_jax.files import require_new, write_atomically
@@ -23,6 +21,7 @@ from transformer_jax.models import Parameters
 from transformer_jax.runs import RunFolder, open_run
 from transformer_jax.training.checkpoints import Checkpoints
 from transformer_jax.training.metrics import score_of
+from transformer_jax.training.single import write_run
 from transformer_jax.translation import read_parameters
 
 
@@ -73,7 +72,14 @@ def average(
         "metric": experiments[0].evaluation.metric if by == "best" else None,
         "checkpoints": [dataclasses.asdict(member) for member in members],
     }
-    _write(output, experiments[0], folders[0], mean, max(member.step for member in members), provenance)
+
+    def rest(folder: RunFolder) -> None:
+        write_atomically(folder.average, json.dumps(provenance, indent=2, ensure_ascii=False) + "\n")
+        shutil.copytree(folders[0].tokenizer, folder.tokenizer)
+        if folders[0].environment.exists():
+            shutil.copy(folders[0].environment, folder.environment)
+
+    write_run(output, experiments[0], mean, max(member.step for member in members), rest)
     return members
 
 
@@ -114,25 +120,3 @@ def mean_of(trees: Iterable[Parameters]) -> Parameters:
         total = wide if total is None else jax.tree.map(np.add, total, wide)
         count += 1
     return jax.tree.map(lambda leaf: (leaf / count).astype(np.float32), total)
-
-
-def _write(
-    output: Path, experiment: Experiment, first: RunFolder, params: Parameters, step: int, provenance: dict[str, object]
-) -> None:
-    """Makes the folder beside its place and moves it there whole, so that half of one is never taken for a run."""
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as beside:
-            folder = RunFolder(Path(beside, output.name))
-            folder.path.mkdir()
-            write_atomically(folder.config, to_json(experiment))
-            write_atomically(folder.average, json.dumps(provenance, indent=2, ensure_ascii=False) + "\n")
-            shutil.copytree(first.tokenizer, folder.tokenizer)
-            if first.environment.exists():
-                shutil.copy(first.environment, folder.environment)
-            with Checkpoints(folder.checkpoints) as checkpoints:
-                checkpoints.save(step, {"parameters": params}, position={"step": step})
-                checkpoints.wait()
-            os.replace(folder.path, output)
-    except OSError as error:
-        raise InputError(f"{output}: cannot be written: {error.strerror}; choose another --output") from None

@@ -117,6 +117,8 @@ def reproduce(
 def _read_original(folder: RunFolder, until: int | None) -> _Original:
     if folder.average.exists():
         raise InputError(f"{folder.path}: holds an average of checkpoints; reproduce the runs it is made of")
+    if folder.imported.exists():
+        raise InputError(f"{folder.path}: holds an imported checkpoint, which was not trained here")
     sessions = runs.read_sessions(folder)
     if not sessions:
         raise InputError(f"{folder.environment}: missing; without it nothing tells which data the run had")

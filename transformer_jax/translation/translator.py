@@ -5,6 +5,7 @@ import logging
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import jax
 import numpy as np
@@ -18,6 +19,7 @@ from transformer_jax.decoding import Mean
 from transformer_jax.errors import InputError
 from transformer_jax.inference import decoding_parameters
 from transformer_jax.models import Parameters, Transformer
+from transformer_jax.pretrained import decoding_of, load_pretrained
 from transformer_jax.runs import RunFolder, open_run
 from transformer_jax.translation.alignment import aligned_parts, words_of
 from transformer_jax.translation.engine import Engine, Output
@@ -158,6 +160,37 @@ class Translator:
             vocabulary=vocabulary,
             longest=min(experiment.batch.source_length for experiment in experiments),
         )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        *,
+        source_language: str | None = None,
+        target_language: str | None = None,
+        decoding: DecodingConfig | None = None,
+        mesh: Mesh | None = None,
+        dtype: Literal["float32", "bfloat16"] = "float32",
+    ) -> "Translator":
+        """The translator of a public checkpoint.
+
+        Args:
+            folder: of the checkpoint, or its name on the Hugging Face Hub.
+            source_language: of a model of many languages, as it writes them.
+            target_language: likewise.
+            decoding: how to translate; None is as the checkpoint says.
+            mesh: the devices; None is the first one.
+            dtype: of parameters and activations.
+
+        Raises:
+            InputError: as `load_pretrained`.
+        """
+        mesh = mesh or sharding.data_mesh()
+        languages = {"source_language": source_language, "target_language": target_language}
+        model, params, tokenizers = load_pretrained(folder, mesh=mesh, dtype=dtype, **languages)
+        decoding = decoding or decoding_of(tokenizers)
+        longest = model.config.max_positions
+        return cls(model.config, params, tokenizers, decoding, mesh, longest=longest)
 
     def with_parameters(self, params: Parameters) -> "Translator":
         """A translator of other parameters of the same model; shares what has been compiled.

@@ -1,0 +1,167 @@
+"""A checkpoint's whole folder: opened, translated with, made a run of, and out again."""
+
+import json
+import re
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from whole import write_whole
+
+from transformer_jax.cli.main import main
+from transformer_jax.config import DecodingConfig
+from transformer_jax.errors import InputError
+from transformer_jax.pretrained import decoding_of, load_pretrained, save_pretrained
+from transformer_jax.translation import Line, Translator
+
+LINES = ["two horses ride", "", "a man"]
+SHORT = DecodingConfig(beam=2, extra_length=5, batch_size=4)
+LANGUAGES = {
+    "mbart": {"source_language": "en_XX", "target_language": "de_DE"},
+    "m2m_100": {"source_language": "en", "target_language": "de"},
+}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    return {
+        name: write_whole(name, tmp_path_factory.mktemp(name) / name) for name in ("marian", "m2m_100", "mbart", "bart")
+    }
+
+
+@pytest.fixture(scope="module")
+def translated(folders):
+    """What each checkpoint says to the lines."""
+
+    def of(name):
+        translator = Translator.from_pretrained(folders[name], decoding=SHORT, **LANGUAGES.get(name, {}))
+        return [translation.hypotheses[0] for translation in translator.stream(map(Line, LINES))]
+
+    return {name: of(name) for name in folders}
+
+
+def same(first, second):
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+
+
+def test_what_a_target_begins_with_is_forced(folders, translated):
+    """The language of M2M-100, the beginning of BART; mBART starts from the language instead."""
+    for name, begins in (("m2m_100", True), ("bart", True), ("mbart", False), ("marian", False)):
+        tokenizers = load_pretrained(folders[name], **LANGUAGES.get(name, {})).tokenizers
+        special = tokenizers.target.special
+        assert bool(special.before) == begins
+        for line, hypothesis in ((LINES[0], translated[name][0]), (LINES[2], translated[name][2])):
+            (part,) = hypothesis.parts
+            assert tuple(part.target[: len(special.before)]) == special.before
+            assert part.source == tokenizers.source.framed(tokenizers.source.encode([line])[0])
+        assert translated[name][1].text == ""
+
+
+def test_in_and_out_is_the_same_to_the_bit(folders, tmp_path):
+    for name, folder in folders.items():
+        model, params, tokenizers = load_pretrained(folder, **LANGUAGES.get(name, {}))
+        save_pretrained(tmp_path / name, model, params, tokenizers)
+        again = load_pretrained(tmp_path / name, **LANGUAGES.get(name, {}))
+        same(again.params, params)
+        assert again.model.config == model.config
+        assert again.tokenizers.digest == tokenizers.digest
+        for path in folder.iterdir():
+            assert (tmp_path / name / path.name).exists()
+
+
+def test_a_run_of_it_translates_the_same_and_goes_out_again(folders, translated, tmp_path, capsys):
+    run, out = tmp_path / "run", tmp_path / "out"
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in LANGUAGES["m2m_100"].items()]
+    assert main(["import", str(folders["m2m_100"]), str(run), *flags]) == 0
+    assert "1 + 1 layers, 138 pieces" in capsys.readouterr().out
+    translator = Translator.from_run(run, decoding=SHORT)
+    assert translator.translate(LINES) == [hypothesis.text for hypothesis in translated["m2m_100"]]
+    assert main(["export", str(run), str(out), "--format", "transformers", "--beam", "3"]) == 0
+    assert "as m2m_100" in capsys.readouterr().out
+    same(
+        load_pretrained(out, **LANGUAGES["m2m_100"]).params,
+        load_pretrained(folders["m2m_100"], **LANGUAGES["m2m_100"]).params,
+    )
+    assert json.loads((out / "generation_config.json").read_text())["num_beams"] == 3
+
+
+def test_every_verb_takes_an_imported_run(folders, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert main(["import", str(folders["marian"]), str(run)]) == 0
+    pairs = tmp_path / "source", tmp_path / "target"
+    for path in pairs:
+        path.write_text("two men\na horse\n")
+    assert main(["score", str(run), *map(str, pairs)]) == 0
+    assert main(["verify", str(run)]) == 0
+    assert main(["average", str(run), "--output", str(tmp_path / "mean"), "--newest", "1"]) == 0
+    translate = [
+        sys.executable,
+        "-m",
+        "transformer_jax.cli.main",
+        "translate",
+        str(tmp_path / "mean"),
+        "--extra-length=3",
+    ]
+    done = subprocess.run(translate, input="two men\n", capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.count("\n")) == (0, 1), done.stderr
+    assert main(["export", str(run), str(tmp_path / "programs"), "--length", "7", "--extra-length", "3"]) == 0
+    assert (tmp_path / "programs" / "tokenizer" / "source.spm").exists()
+    capsys.readouterr()
+    assert main(["train", "experiments/numerals.py", "--workdir", str(run)]) == 2
+    error = capsys.readouterr().err
+    assert "holds an imported checkpoint" in error
+    assert f"--init-from {run}" in error
+
+
+def test_settings_of_generation(folders, tmp_path):
+    tokenizers = load_pretrained(folders["marian"]).tokenizers
+    assert decoding_of(tokenizers) == DecodingConfig(beam=1, length_penalty=1, length_offset=0, narrow_ends=True)
+    write_whole("marian", tmp_path)
+    pad = tokenizers.target.special.pad
+    said = {"num_beams": 6, "length_penalty": 0.8, "bad_words_ids": [[pad], [7], [8, 9]], "suppress_tokens": [5]}
+    (tmp_path / "generation_config.json").write_text(json.dumps({**said, "min_length": 3, "no_repeat_ngram_size": 2}))
+    decoding = decoding_of(load_pretrained(tmp_path).tokenizers)
+    assert (decoding.beam, decoding.length_penalty, decoding.suppressed) == (6, 0.8, (5, 7))
+    assert (decoding.min_length, decoding.no_repeated_ngram) == (2, 2)
+
+
+def test_suppressed_tokens_never_come(folders, translated):
+    tokens = translated["marian"][0].parts[0].target
+    first = tokens[0]
+    decoding = DecodingConfig(beam=2, extra_length=5, batch_size=4, suppressed=(first,))
+    translator = Translator.from_pretrained(folders["marian"], decoding=decoding)
+    (other,) = translator.stream([Line(LINES[0])])
+    assert first not in other.hypotheses[0].parts[0].target
+    with pytest.raises(InputError, match=r"suppressed=997: the vocabulary ends with 37"):
+        Translator.from_pretrained(folders["marian"], decoding=DecodingConfig(suppressed=(997,)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["import", "{}/none", "{}/run"], "none: no such folder"),
+        (["import", "{}/marian", "{}"], "exists and is not empty; choose another RUN"),
+        (["import", "{}/m2m_100", "{}/run"], "source_language must be named: it has __af__"),
+        (
+            ["import", "{}/m2m_100", "{}/run", "--source-language", "en", "--target-language", "tlh"],
+            "target_language='tlh'",
+        ),
+    ],
+)
+def test_mistakes_are_one_line(arguments, message, tmp_path, capsys):
+    for name in ("marian", "m2m_100"):
+        write_whole(name, tmp_path / name)
+    assert main([argument.format(tmp_path) for argument in arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_name_that_cannot_be_fetched_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert main(["import", "Helsinki-NLP/opus-mt-en-xx", "run"]) == 2
+    assert re.match(r"error: Helsinki-NLP/opus-mt-en-xx: no such folder[,;] .*\n$", capsys.readouterr().err)

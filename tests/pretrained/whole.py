@@ -1,0 +1,39 @@
+"""Whole public checkpoints, model and tokenizer, made on the spot: of random weights, as tiny as can be."""
+
+import json
+import shutil
+from pathlib import Path
+
+import jax
+
+from transformer_jax.initialisation import init_parameters
+from transformer_jax.pretrained import FAMILIES, Checkpoint, write_checkpoint
+from transformer_jax.pretrained.settings import Settings
+
+TOKENIZERS = Path(__file__).parent / "tokenizers"
+FAIRSEQ = {
+    "d_model": 6,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 10,
+    "decoder_ffn_dim": 10,
+    "max_position_embeddings": 89,
+}
+T5 = {"d_model": 6, "d_kv": 3, "d_ff": 10, "num_layers": 1, "num_heads": 2, "relative_attention_num_buckets": 8}
+T5["relative_attention_max_distance"] = 11
+
+
+def write_whole(name, folder, seed=0):
+    """The tokenizer of this name in a folder, with a model of its family and vocabulary."""
+    shutil.copytree(TOKENIZERS / name, folder, dirs_exist_ok=True)
+    (folder / "expected.json").unlink()
+    fields = json.loads((folder / "config.json").read_text())
+    fields |= T5 if fields["model_type"] == "t5" else FAIRSEQ
+    family = FAMILIES[fields["model_type"]]
+    config = family.config(Settings(fields), False)
+    params = init_parameters(config, jax.random.key(seed))
+    params = jax.tree.map(lambda leaf: leaf + 0.3 * jax.random.normal(jax.random.key(leaf.size), leaf.shape), params)
+    write_checkpoint(folder, Checkpoint(fields["model_type"], config, params, fields))
+    return folder
