@@ -16,6 +16,7 @@ import numpy as np
 from jax import export as jax_export
 from jaxtyping import Array, Float, Int
 
+from transformer_jax.adapters import merged
 from transformer_jax.config import DecodingConfig, ModelConfig
 from transformer_jax.data.tokenizer import SpecialTokens, Tokenizers
 from transformer_jax.decoding import Prefix
@@ -62,6 +63,7 @@ def export(
     if model.positions == "learned" and length > model.max_positions:
         raise InputError(f"length={length}: the model has max_positions={model.max_positions}")
     folder.mkdir(parents=True, exist_ok=True)
+    model, params = merged(model, params)
     transformer = Transformer(model)
     leaves, structure = jax.tree.flatten(
         jax.device_get(jax.jit(decoding_parameters, static_argnums=1)(params, model.dtype))

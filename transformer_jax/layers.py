@@ -128,15 +128,18 @@ class FeedForward(nn.Module):
     def __call__(self, x: Float[Array, "B T D"], *, deterministic: bool = True) -> Float[Array, "B T D"]:
         """Width d_model to d_ff and back."""
         config = self.config
-        project = functools.partial(Projection, use_bias=config.ffn_bias, dtype=config.dtype)
         activate = activation(config)
 
+        def project(name: str, features: int, into: str, out: str) -> Projection:
+            rank, bias = config.rank_of(name), config.ffn_bias
+            return Projection(features, (into, out), bias, config.dtype, rank, config.lora_scale, name=name)
+
         def widen(name: str) -> Float[Array, "B T F"]:
-            return project(config.ffn_width, ("width", "ffn"), name=name)(x)
+            return project(name, config.ffn_width, "width", "ffn")(x)
 
         hidden = activate(widen("gate")) * widen("inner") if config.gated else activate(widen("inner"))
         hidden = Dropout(config.activation_dropout)(hidden, deterministic=deterministic)
-        return project(config.width, ("ffn", "width"), name="outer")(hidden)
+        return project("outer", config.width, "ffn", "width")(hidden)
 
 
 def layer_norm(config: ModelConfig, name: str | None = None) -> nn.LayerNorm | nn.RMSNorm:

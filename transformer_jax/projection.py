@@ -30,6 +30,8 @@ class Projection(nn.Module):
     axes: tuple[str, str]  # logical names of the kernel's two axes
     use_bias: bool = False
     dtype: str = "float32"  # of the product; the kernel itself is float32
+    rank: int = 0  # of an adapter (Hu et al., 2021): x A B is added, with A [in, rank] and B [rank, out]
+    scale: float = 1.0  # of what the adapter gives
 
     @nn.compact
     def __call__(self, x: Float[Array, "*places I"]) -> Float[Array, "*places O"]:
@@ -42,10 +44,19 @@ class Projection(nn.Module):
             sizes = {into: width, out: self.features}
             kernel = parameter(self, "kernel", nn.initializers.xavier_uniform(), **sizes)
             y = product(flat, kernel.astype(self.dtype))  # -> [B*T, O]
+        if self.rank:
+            y = y + self.scale * self._adapted(flat)
         if self.use_bias:
             bias = parameter(self, "bias", nn.initializers.zeros, **{out: self.features})
             y = y + bias.astype(self.dtype)[None]
         return y.reshape(*x.shape[:-1], self.features)
+
+    def _adapted(self, flat: Float[Array, "N I"]) -> Float[Array, "N O"]:
+        into, out = self.axes
+        first = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
+        down = parameter(self, "lora_a", first, **{into: flat.shape[-1], "rank": self.rank})
+        up = parameter(self, "lora_b", nn.initializers.zeros, rank=self.rank, **{out: self.features})
+        return product(product(flat, down.astype(self.dtype)), up.astype(self.dtype))
 
 
 def transposed_product(

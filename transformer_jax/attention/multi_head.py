@@ -1,7 +1,5 @@
 """Multi-head attention (3.2.2)."""
 
-import functools
-
 import flax.linen as nn
 from jaxtyping import Array, Bool, Float
 
@@ -22,10 +20,16 @@ class MultiHeadAttention(nn.Module):
     def setup(self) -> None:
         """W^Q, W^K, W^V of all heads side by side, [D, H*K], and W^O, [H*K, D]."""
         config = self.config
-        project = functools.partial(Projection, use_bias=config.attention_bias, dtype=config.dtype)
         heads = config.num_heads * config.channels
-        self.query, self.key, self.value = (project(heads, ("width", "heads")) for _ in range(3))
-        self.out = project(config.width, ("heads", "width"))
+
+        def project(name: str, features: int, into: str, out: str) -> Projection:
+            rank, bias = config.rank_of(name), config.attention_bias
+            return Projection(features, (into, out), bias, config.dtype, rank, config.lora_scale)
+
+        self.query, self.key, self.value = (
+            project(name, heads, "width", "heads") for name in ("query", "key", "value")
+        )
+        self.out = project("out", config.width, "heads", "width")
         self.dropout = Dropout(self.config.attention_dropout)
 
     def __call__(

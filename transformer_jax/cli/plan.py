@@ -58,8 +58,9 @@ def _plan(experiment: Experiment, topology: str | None, memory: float | None, fi
         raise InputError("--fit-batch: for how much memory? --memory GIB says what a device has")
     simulated = None if topology is not None else _number_of_devices(experiment)
     from transformer_jax import sharding, topologies
-    from transformer_jax.training import planning
+    from transformer_jax.training import initial, planning
 
+    experiment = initial.resolved(experiment)
     devices = topologies.simulated(simulated) if simulated is not None else topologies.tpus(str(topology))
     mesh = sharding.make_mesh(experiment.mesh, devices)
     budget = topologies.memory(topology or "") if memory is None else int(memory * _GIB)

@@ -48,12 +48,13 @@ class Experiment:
         require(self.seed >= 0, f"seed={self.seed} must not be negative")
         require(model.encoder_layers > 0, "model.encoder_layers=0: a translation model has an encoder")
         require(model.decoder_layers > 0, "model.decoder_layers=0: a translation model has a decoder")
+        joint = self.tokenizer.joint or self.init_from is not None  # then the tokenizers are those of the checkpoint
         require(
-            self.tokenizer.joint or model.share_embeddings in ("target", "none"),
+            joint or model.share_embeddings in ("target", "none"),
             "tokenizer.joint=False needs model.share_embeddings of 'target' or 'none'",
         )
         require(
-            not self.tokenizer.joint or model.source_vocab_size is None,
+            not self.tokenizer.joint or self.init_from is not None or model.source_vocab_size is None,
             f"model.source_vocab_size={model.source_vocab_size} needs tokenizer.joint=False",
         )
         for name, token in (("pad_id", model.pad_id), ("start_id", model.start)):

@@ -50,6 +50,12 @@ class ModelConfig:
     pad_id: int = 0  # padding; embeds as zero
     embed_padding: bool = False  # padding has a vector of its own, as other tokens have
     start_id: int | None = None  # what the decoder starts from; None is the padding id
+    lora_rank: int = 0  # rank of the adapters beside kernels, which alone are trained then; 0 is none
+    lora_alpha: float = 16.0  # what adapters give counts lora_alpha / lora_rank times
+    lora_on: tuple[Literal["query", "key", "value", "out", "gate", "inner", "outer"], ...] = (
+        "query",
+        "value",
+    )  # the projections that have adapters
     dtype: Literal["float32", "bfloat16"] = "float32"  # of activations; parameters stay float32
 
     def __post_init__(self) -> None:
@@ -82,7 +88,9 @@ class ModelConfig:
         )
         for name, token in (("pad_id", self.pad_id), ("start_id", self.start)):
             require(0 <= token < self.vocab_size, f"{name}={token} is not in the vocabulary of {self.vocab_size}")
-        for name in ("position_offset", "token_types"):
+        require_positive(self, "lora_alpha")
+        require(bool(self.lora_on) or not self.lora_rank, f"lora_rank={self.lora_rank}, but lora_on names nothing")
+        for name in ("position_offset", "token_types", "lora_rank"):
             require(getattr(self, name) >= 0, f"{name}={getattr(self, name)} must not be negative")
         require(
             self.relative_buckets >= 4 and self.relative_buckets % 4 == 0,
@@ -97,6 +105,15 @@ class ModelConfig:
     def start(self) -> int:
         """What the decoder starts from."""
         return self.pad_id if self.start_id is None else self.start_id
+
+    def rank_of(self, projection: str) -> int:
+        """The rank of the adapter beside a projection, by its name; 0 is none."""
+        return self.lora_rank if projection in self.lora_on else 0
+
+    @property
+    def lora_scale(self) -> float:
+        """How much counts what adapters give."""
+        return self.lora_alpha / self.lora_rank if self.lora_rank else 0.0
 
     @property
     def channels(self) -> int:

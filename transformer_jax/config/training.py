@@ -80,6 +80,8 @@ class TrainingConfig:
     clip_norm: float | None = None  # gradients are scaled down to this global norm
     accumulation: int = 1  # parts a batch is computed in, one after the other, for less memory
     average_decay: float | None = None  # decay of an exponential moving average of the weights, used to evaluate
+    frozen: tuple[str, ...] = ()  # parameters that stay as they are, by patterns such as encoder/layers/[0-3]/*
+    learning_rates: tuple[tuple[str, float], ...] = ()  # (pattern, factor): of parameters, the first that fits
     patience: int | None = None  # evaluations without a better metric before the run stops early
     remat: Literal["none", "full", "products"] = placement(
         default="none"  # what layers compute again in the backward pass, for less memory: all, or all but products
@@ -93,6 +95,8 @@ class TrainingConfig:
         for name in ("steps", "epochs", "clip_norm", "patience"):
             if getattr(self, name) is not None:
                 require_positive(self, name)
+        for pattern, factor in self.learning_rates:
+            require(factor >= 0, f"learning_rates: {pattern!r} has {factor}, which must not be negative")
         require_positive(self, "accumulation")
         require_share(self, "label_smoothing")
         if self.average_decay is not None:

@@ -1,5 +1,6 @@
 """Checkpoints as transformers writes them, a folder each, to our parameters and back."""
 
+import contextlib
 import dataclasses
 import json
 import re
@@ -70,14 +71,10 @@ def read_checkpoint(
             or at odds with config.json.
     """
     folder = Path(folder)
-    settings = _settings(folder)
-    model_type = settings.get("model_type", None)
-    if not isinstance(model_type, str) or model_type not in FAMILIES:
-        raise InputError(f"{settings.origin}: model_type={model_type!r}: not among {', '.join(sorted(FAMILIES))}")
-    family = FAMILIES[model_type]
     mesh = sharding.data_mesh(1) if mesh is None else mesh
-    with Tensors(folder, family.canonical, family.aliases) as tensors:
-        try:
+    with _opened(folder) as opened:
+        family, settings, tensors = opened
+        with _told(folder):
             config = dataclasses.replace(family.config(settings, _is_untied(family, tensors)), dtype=dtype)
             sharding.check_mesh(mesh, config)
             names = family.names(config)
@@ -85,11 +82,40 @@ def read_checkpoint(
             _check_parts(family, config, names, abstract)
             known = check(names, {path: leaf.shape for path, leaf in abstract.items()}, tensors.shapes)
             _check_rest(family, tensors, known)
-        except InputError as error:
-            told = str(error)
-            raise InputError(told if told.startswith(str(folder)) else f"{folder}: {told}") from None
         leaves = dict(_placed(names, tensors, abstract, family.constants(config), dtype))
-    return Checkpoint(model_type, config, nested(leaves), settings.fields)
+    return Checkpoint(settings.text("model_type"), config, nested(leaves), settings.fields)
+
+
+def read_config(folder: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
+    """The config of the model of such a folder, and all that its config.json says; reads no weights.
+
+    Raises:
+        InputError: as `read_checkpoint`, but for the tensors.
+    """
+    folder = Path(folder)
+    with _opened(folder) as (family, settings, tensors), _told(folder):
+        return family.config(settings, _is_untied(family, tensors)), settings.fields
+
+
+@contextlib.contextmanager
+def _opened(folder: Path) -> Iterator[tuple[Family, Settings, Tensors]]:
+    settings = _settings(folder)
+    model_type = settings.get("model_type", None)
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
+        raise InputError(f"{settings.origin}: model_type={model_type!r}: not among {', '.join(sorted(FAMILIES))}")
+    family = FAMILIES[model_type]
+    with Tensors(folder, family.canonical, family.aliases) as tensors:
+        yield family, settings, tensors
+
+
+@contextlib.contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """Mistakes name the folder."""
+    try:
+        yield
+    except InputError as error:
+        told = str(error)
+        raise InputError(told if told.startswith(str(folder)) else f"{folder}: {told}") from None
 
 
 def _check_parts(family: Family, config: ModelConfig, names: list[Name], abstract: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 
 from jax.sharding import Mesh
 
+from transformer_jax.adapters import merged
 from transformer_jax.config import DecodingConfig, ModelConfig
 from transformer_jax.data.tokenizer import Tokenizers
 from transformer_jax.files import write_atomically
@@ -88,7 +89,7 @@ def save_pretrained(
     Args:
         folder: made if need be.
         model: the model, or its config.
-        params: its parameters.
+        params: its parameters; adapters are merged.
         tokenizers: of both sides.
         decoding: how it is to be decoded, as far as other libraries can be told: the beam, and the power of the length
             that scores are divided by. None leaves it to them, or is as the public checkpoint says.
@@ -97,6 +98,7 @@ def save_pretrained(
         InputError: where something cannot be written, and on a model that is none of the families.
     """
     folder, config = Path(folder), model.config if isinstance(model, Transformer) else model
+    config, params = merged(config, params)
     public = tokenizers.public
     if public is None:
         checkpoint = published(config, params, tokenizers.target.special)

@@ -11,6 +11,7 @@ from transformer_jax.data.sources import Pairs, load_pairs
 from transformer_jax.data.tokenizer import Tokenizers, train_tokenizers
 from transformer_jax.errors import InputError
 from transformer_jax.runs import RunFolder
+from transformer_jax.training import initial
 from transformer_jax.training.metrics import say
 
 
@@ -24,10 +25,12 @@ class Data:
     tokenizers: Tokenizers
     training_batches: Pipeline
     validation_batches: Pipeline | None
+    initial: str | None = None  # the digest of the weights that the run starts from
 
     def digests(self) -> dict[str, str]:
         """What the data is, whatever its paths are."""
-        return {**digests_of(self.train, self.validation, self.test), "tokenizer": self.tokenizers.digest}
+        found = {**digests_of(self.train, self.validation, self.test), "tokenizer": self.tokenizers.digest}
+        return found if self.initial is None else {**found, "initial weights": self.initial}
 
 
 def load(experiment: Experiment, folder: RunFolder, mesh: Mesh) -> Data:
@@ -54,7 +57,7 @@ def load(experiment: Experiment, folder: RunFolder, mesh: Mesh) -> Data:
                 f", {count:,} dropped with {reason}" for reason, count in pipeline.dropped.items() if count
             )
             say(f"{name}: {pipeline.kept:,} of {pipeline.total:,} pairs{dropped}")
-    return Data(train, validation, test, tokenizers, training, evaluated)
+    return Data(train, validation, test, tokenizers, training, evaluated, _initial_digest(experiment, folder))
 
 
 def load_splits(experiment: Experiment) -> tuple[Pairs, Pairs | None, Pairs | None]:
@@ -90,13 +93,23 @@ def _check_alike(digests: dict[str, str]) -> None:
         raise InputError(f"this process reads other data than process 0: {'; '.join(changed)}; give all the same files")
 
 
+def _initial_digest(experiment: Experiment, folder: RunFolder) -> str | None:
+    """That of the weights a run starts from; of one that has begun as it was then, for they are not needed any more."""
+    if experiment.init_from is None:
+        return None
+    return runs.recorded_digests(folder).get("initial weights") or initial.initial_of(experiment).digest()
+
+
 def _make_tokenizers(experiment: Experiment, folder: RunFolder, train: Pairs) -> None:
     there = folder.tokenizer.exists()
-    tokenizers = (
-        Tokenizers.load(folder.tokenizer)
-        if there
-        else train_tokenizers(experiment.tokenizer, experiment.model, train.sources, train.targets)
-    )
+    tokenizers = Tokenizers.load(folder.tokenizer) if there else make_tokenizers(experiment, train)
     runs.check_digests(folder, {"tokenizer": tokenizers.digest})  # a run that lost its own gets no other one
     if not there:
         tokenizers.save(folder.tokenizer)
+
+
+def make_tokenizers(experiment: Experiment, train: Pairs) -> Tokenizers:
+    """The tokenizers of a run that has none yet: those of what it starts from, or trained on its training pairs."""
+    if experiment.init_from is not None:
+        return initial.tokenizers_of(experiment)
+    return train_tokenizers(experiment.tokenizer, experiment.model, train.sources, train.targets)

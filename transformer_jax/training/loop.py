@@ -21,7 +21,7 @@ from transformer_jax.errors import DivergenceError, InputError
 from transformer_jax.files import write_atomically
 from transformer_jax.runs import RunFolder
 from transformer_jax.training import data as datasets
-from transformer_jax.training import evaluation
+from transformer_jax.training import evaluation, initial
 from transformer_jax.training.checkpoints import Checkpoints
 from transformer_jax.training.data import Data
 from transformer_jax.training.fingerprints import Items
@@ -31,6 +31,7 @@ from transformer_jax.training.observer import Observer
 from transformer_jax.training.position import Position
 from transformer_jax.training.profiling import Profile
 from transformer_jax.training.step import SPIKE, StepReport, Trainer, TrainState
+from transformer_jax.training.trained import share_trained
 from transformer_jax.translation import Translator, read_parameters
 
 SAMPLES = 5  # translations shown at the end
@@ -57,6 +58,7 @@ def train(experiment: Experiment, workdir: str | Path, *, until: int | None = No
 
 def train_among(experiment: Experiment, workdir: str | Path, *, until: int | None = None, profile: bool = False) -> int:
     """What `train` does, among processes that are connected already."""
+    experiment = initial.resolved(experiment, workdir)
     mesh = sharding.make_mesh(experiment.mesh)
     sharding.check_mesh(mesh, experiment.model)
     sharding.check_rows(mesh, experiment.batch.rows)
@@ -86,7 +88,11 @@ def _train(experiment: Experiment, folder: RunFolder, mesh: jax.sharding.Mesh, u
         checkpoints_of(folder, experiment) as checkpoints,
         Profile(folder.profile if profile else None) as steps,
     ):
-        trainer = Trainer(experiment, mesh, config.steps or data.training_batches.total_steps(config.epochs or 0))
+        start = None if experiment.init_from is None else functools.partial(initial.parameters_of, experiment, mesh)
+        total = config.steps or data.training_batches.total_steps(config.epochs or 0)
+        trainer = Trainer(experiment, mesh, total, start)
+        if trainer.rates is not None:
+            say("trained: {:,} of {:,} parameters".format(*share_trained(trainer.rates, trainer.abstract_state.params)))
         state, position = _restore(trainer, checkpoints)
         if position.is_last(trainer.total_steps) and processes.agree(folder.results.exists()):
             say(f"{folder.path}: finished at step {position.step:,}; nothing to do; see {folder.results}")

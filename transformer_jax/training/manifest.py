@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from transformer_jax.errors import InputError, first_line
-from transformer_jax.files import to_disk, write_atomically
+from transformer_jax.files import digest_of, to_disk, write_atomically
 from transformer_jax.training.fingerprints import Leaves
 
 FORMAT_VERSION = 2
@@ -72,7 +72,7 @@ def digest_files(folder: Path) -> Files:
     for path in sorted(folder.rglob("*")):
         to_disk(path)
         if path.is_file():
-            files[path.relative_to(folder).as_posix()] = [path.stat().st_size, _sha256(path)]
+            files[path.relative_to(folder).as_posix()] = [path.stat().st_size, digest_of(path)]
     to_disk(folder)
     return files
 
@@ -87,7 +87,7 @@ def check_files(folder: Path, files: Files) -> None:
         _check_size(folder, name, size)
     for name, (_, digest) in files.items():
         try:
-            found = _sha256(folder / name)
+            found = digest_of(folder / name)
         except OSError as error:
             raise DamageError(f"{name} cannot be read: {error.strerror}") from error
         if found != digest:
@@ -182,8 +182,3 @@ def _check_size(folder: Path, name: str, size: int) -> None:
         raise DamageError(f"{name} is missing") from None
     if found != size:
         raise DamageError(f"{name} has {found:,} bytes of {size:,}")
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -16,7 +16,7 @@ import jax
 from transformer_jax import environment, processes, runs, sharding
 from transformer_jax.config import Experiment, MeshConfig, ProcessesConfig
 from transformer_jax.data.sources import Pairs, Split, moved, place_of
-from transformer_jax.data.tokenizer import Tokenizers, train_tokenizers
+from transformer_jax.data.tokenizer import Tokenizers
 from transformer_jax.errors import FAILED_CHECK, InputError
 from transformer_jax.files import require_new
 from transformer_jax.runs import RunFolder
@@ -202,7 +202,7 @@ def _check_data(experiment: Experiment, recorded: Mapping[str, str], splits: Map
 
 def _start(original: _Original, experiment: Experiment, train: Pairs, new: RunFolder, digest: str) -> None:
     """Makes the new folder, with a tokenizer trained from the data, which has to be that of the run."""
-    tokenizers = train_tokenizers(experiment.tokenizer, experiment.model, train.sources, train.targets)
+    tokenizers = datasets.make_tokenizers(experiment, train)
     if tokenizers.digest != digest:
         made_by, here = original.sessions[0]["versions"].get("sentencepiece"), environment.versions()["sentencepiece"]
         raise InputError(

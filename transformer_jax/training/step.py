@@ -22,6 +22,7 @@ from transformer_jax.models import Parameters, Transformer
 from transformer_jax.projection import LogitSums
 from transformer_jax.training.losses import LossSums, cross_entropy
 from transformer_jax.training.optimizer import learning_rate, make_optimizer
+from transformer_jax.training.trained import Rates, joined, moving, rates_of, scaled, trained
 
 SETTLED = 20  # good steps before the running mean of the loss can call another one a spike
 TOO_MANY_SKIPPED, SPIKE = 1, 2  # why a run has to go back
@@ -149,18 +150,26 @@ def batch_loss(
 
 
 def gradients(
-    model: Transformer, params: Parameters, batch: Batch, key: Key[Array, ""], config: TrainingConfig
+    model: Transformer,
+    params: Parameters,
+    batch: Batch,
+    key: Key[Array, ""],
+    config: TrainingConfig,
+    rates: Rates | None = None,
 ) -> tuple[Parameters, LossSums]:
     """The gradient of the mean loss over all target tokens of the batch, and the sums.
 
     With accumulation the batch is cut into parts that are computed one after the other. Each part's sum is divided by
     the token count of the whole batch, so the result is that of the whole batch at once, whatever the parts hold.
+    Of parameters that are frozen, by `rates`, there is no gradient: None.
     """
+    everything, params = params, trained(rates, params)
     tokens = jnp.maximum(batch.target_tokens(), 1.0)
 
     def part(batch: Batch, key: Key[Array, ""]) -> tuple[Parameters, LossSums]:
         def mean_loss(params: Parameters) -> tuple[Float[Array, ""], LossSums]:
-            sums = batch_loss(model, params, batch, label_smoothing=config.label_smoothing, dropout_key=key)
+            whole = params if rates is None else joined(params, everything)
+            sums = batch_loss(model, whole, batch, label_smoothing=config.label_smoothing, dropout_key=key)
             return sums.loss / tokens, sums
 
         return jax.grad(mean_loss, has_aux=True)(params)
@@ -187,6 +196,7 @@ def train_step(
     model: Transformer,
     optimizer: optax.GradientTransformation,
     experiment: Experiment,
+    rates: Rates | None,
     state: TrainState,
     batch: Batch,
     asked: Int[Array, " devices"],
@@ -197,7 +207,8 @@ def train_step(
     """
     config = experiment.training
     key = jax.random.fold_in(jax.random.key(experiment.seed), state.step)
-    grads, sums = gradients(model, state.params, batch, key, config)
+    grads, sums = gradients(model, state.params, batch, key, config, rates)
+    grads, old = moving(rates, grads), trained(rates, state.params)
     loss, norm = sums.loss / jnp.maximum(sums.tokens, 1.0), optax.tree.norm(grads)
     health = state.health.after(loss, jnp.isfinite(loss) & jnp.isfinite(norm), experiment.stability)
     good = health.good > state.health.good
@@ -205,8 +216,9 @@ def train_step(
     def where_good(new: Any, old: Any) -> Any:
         return jax.tree.map(lambda new, old: jnp.where(good, new, old), new, old)
 
-    updates, optimizer_state = optimizer.update(grads, state.optimizer, state.params)
-    params = where_good(optax.apply_updates(state.params, updates), state.params)
+    updates, optimizer_state = optimizer.update(grads, state.optimizer, old)
+    params = where_good(optax.apply_updates(old, scaled(rates, updates)), old)
+    params = params if rates is None else joined(params, state.params)
     average = None
     if config.average_decay is not None:
         average = where_good(moving_average(state.average, params, state.step, config.average_decay), state.average)
@@ -230,18 +242,29 @@ def moving_average(average: Parameters | None, params: Parameters, step: Int[Arr
     return jax.tree.map(lambda old, new: old + share * (new - old), average, params)
 
 
-def _new_state(experiment: Experiment, optimizer: optax.GradientTransformation, key: Key[Array, ""]) -> TrainState:
-    params = initialise(experiment.model, key)
+def _new_state(
+    experiment: Experiment, optimizer: optax.GradientTransformation, rates: Rates | None, params: Parameters
+) -> TrainState:
     average = None if experiment.training.average_decay is None else jax.tree.map(jnp.copy, params)
-    zero = jnp.zeros((), jnp.int32)
-    return TrainState(zero, params, optimizer.init(params), average, Progress.zero(), Health.fresh())
+    zero, moments = jnp.zeros((), jnp.int32), optimizer.init(trained(rates, params))
+    return TrainState(zero, params, moments, average, Progress.zero(), Health.fresh())
 
 
 class Trainer:
-    """The compiled functions of one experiment on one mesh, with shardings and donation settled here."""
+    """The compiled functions of one experiment on one mesh, with shardings and donation settled here.
 
-    def __init__(self, experiment: Experiment, mesh: Mesh, total_steps: int) -> None:
-        self.experiment, self.mesh, self.total_steps = experiment, mesh, total_steps
+    Args:
+        experiment: the experiment.
+        mesh: the devices.
+        total_steps: length of the run.
+        initial: the parameters that it starts from; None is fresh ones, by its seed.
+    """
+
+    def __init__(
+        self, experiment: Experiment, mesh: Mesh, total_steps: int, initial: Callable[[], Parameters] | None = None
+    ) -> None:
+        self.experiment, self.mesh, self.total_steps, self._initial = experiment, mesh, total_steps, initial
+        self.rates = rates_of(experiment.model, experiment.training)
         self.model = Transformer(experiment.model, remat=experiment.training.remat)
         self.schedule = learning_rate(experiment.schedule, experiment.model.width, total_steps)
         self.optimizer = make_optimizer(experiment.optimizer, self.schedule, experiment.training.clip_norm)
@@ -254,7 +277,7 @@ class Trainer:
         )
         rows, everywhere = sharding.batch_sharding(mesh), sharding.replicated(mesh)
         self.train_step: TrainStep = jax.jit(
-            sharding.on_mesh(mesh, functools.partial(train_step, self.model, self.optimizer, experiment)),
+            sharding.on_mesh(mesh, functools.partial(train_step, self.model, self.optimizer, experiment, self.rates)),
             in_shardings=(self.state_sharding, rows, sharding.one_a_device(mesh)),
             out_shardings=(self.state_sharding, everywhere),
             donate_argnums=0,
@@ -268,17 +291,24 @@ class Trainer:
         self._new_state: Callable[[], TrainState] = jax.jit(
             lambda: nn.meta.unbox(self._new_boxed_state()), out_shardings=self.state_sharding
         )
+        self._state_of: Callable[[Parameters], TrainState] = jax.jit(
+            functools.partial(_new_state, experiment, self.optimizer, self.rates),
+            in_shardings=(self.state_sharding.params,),
+            out_shardings=self.state_sharding,
+            donate_argnums=0,
+        )
         self._reset = jax.jit(
             lambda: (Progress.zero(), jnp.zeros((), jnp.int32)),
             out_shardings=(self.state_sharding.progress, everywhere),
         )
 
     def _new_boxed_state(self) -> TrainState:
-        return _new_state(self.experiment, self.optimizer, jax.random.key(self.experiment.seed))
+        params = initialise(self.experiment.model, jax.random.key(self.experiment.seed))
+        return _new_state(self.experiment, self.optimizer, self.rates, params)
 
     def new_state(self) -> TrainState:
         """The state before the first step, born sharded."""
-        return self._new_state()
+        return self._new_state() if self._initial is None else self._state_of(self._initial())
 
     def asked(self, signal: int) -> Int[Array, " devices"]:
         """What this process tells a step: the number of the signal that asks it to stop, or 0."""

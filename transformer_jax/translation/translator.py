@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float
 
 from transformer_jax import sharding
+from transformer_jax.adapters import merged, without
 from transformer_jax.config import DecodingConfig, ModelConfig
 from transformer_jax.data.tokenizer import Tokenizers, is_text
 from transformer_jax.decoding import Mean
@@ -75,7 +76,8 @@ class Translator:
                 when the tokenizers are not of their vocabulary sizes; when a draft model is given for anything but a
                 beam of one, or knows fewer positions; when the vocabulary has no word, or one that cannot be written.
         """
-        configs = [model] if isinstance(model, ModelConfig) else list(model)
+        given = [model] if isinstance(model, ModelConfig) else list(model)
+        configs = [without(config) for config in given]  # `_unstack` merges adapters
         members = [params] if isinstance(params, dict) else list(params)
         self.decoding = decoding or DecodingConfig()
         if draft is not None and (self.decoding.sampling or self.decoding.beam > 1):
@@ -92,19 +94,19 @@ class Translator:
         special = tokenizers.target.special
         ensemble = Ensemble([Transformer(config) for config in configs], special.eos, weights, mean)
         for config, _ in drafts:
-            ensemble = ensemble.with_draft(Transformer(config), self.decoding.guesses)
+            ensemble = ensemble.with_draft(Transformer(without(config)), self.decoding.guesses)
         self._positions = ensemble.positions
         self._longest = min(self.decoding.longest or longest or sys.maxsize, self._positions)
-        self._config = configs[0]
+        self._given, self._config = given[0], configs[0]
         self._requests = Requests(tokenizers.target, self._positions)
         shapes = Shapes(self.decoding, self._positions, sharding.batch_shards(mesh))
         allowed = None if vocabulary is None else allowed_tokens(tokenizers.target, vocabulary)
         self._engine = Engine(ensemble, self.decoding, mesh, shapes, special, self._requests.spelling.starts, allowed)
         self._forcing = Forcing(Ensemble(ensemble.members, special.eos, weights, mean), mesh, shapes, special)
         self._joiner = Joiner(tokenizers.target, self._longest)
-        self._unstack = jax.jit(decoding_parameters, static_argnums=1)
-        self._members = [self._unstack(own, config.dtype) for config, own in zip(configs, members, strict=True)]
-        self._params = [*self._members, *(self._unstack(own, config.dtype) for config, own in drafts)]
+        self._unstack = jax.jit(_unstacked, static_argnums=1)
+        self._members = [self._unstack(own, config) for config, own in zip(given, members, strict=True)]
+        self._params = [*self._members, *(self._unstack(own, config) for config, own in drafts)]
 
     @classmethod
     def from_run(
@@ -200,7 +202,7 @@ class Translator:
         """
         if len(self._members) > 1:
             raise InputError("an ensemble has the parameters of several models")
-        members = [self._unstack(params, self._config.dtype)]
+        members = [self._unstack(params, self._given)]
         other = object.__new__(Translator)
         other.__dict__.update(self.__dict__, _members=members, _params=[*members, *self._params[1:]])
         return other
@@ -384,3 +386,9 @@ class Translator:
             return [SourcePart(text, framed(ids))] if ids else []
         parts = split(text, lambda pieces: [len(own) for own in encode(pieces)], room)
         return [SourcePart(part, framed(own)) for part, own in zip(parts, encode(parts), strict=True)]
+
+
+def _unstacked(params: Parameters, config: ModelConfig) -> Parameters:
+    """The parameters of a model as decoding wants them, adapters merged."""
+    config, params = merged(config, params)
+    return decoding_parameters(params, config.dtype)

@@ -83,3 +83,18 @@ def open_json(text: str, origin: str) -> Any:
         return tokenizers.Tokenizer.from_str(text)
     except Exception as error:  # that library raises nothing narrower
         raise InputError(f"{origin}: not a file of the tokenizers library ({error})") from None
+
+
+def with_added(data: bytes, tokens: Sequence[str]) -> tuple[bytes, list[int]]:
+    """A tokenizer.json with more pieces, which are cut out of a text whole, and their ids.
+
+    Raises:
+        InputError: on a piece that is there already.
+    """
+    own = open_json(data.decode(), "tokenizer.json")
+    known = own.get_vocab()
+    for token in tokens:
+        if token in known:
+            raise InputError(f"new_tokens: {token!r} is in the vocabulary already")
+    own.add_tokens(list(tokens))
+    return own.to_str().encode(), [own.token_to_id(token) for token in tokens]

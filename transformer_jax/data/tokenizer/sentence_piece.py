@@ -126,13 +126,19 @@ class SentencePiece(Tokenizer):
         kept = [[int(token) for token in sentence if token not in silent] for sentence in ids]
         if self._pieces is None:
             return list(self._processor.decode(kept))
-        return [str(self._processor.decode(self._written(sentence))) if sentence else "" for sentence in kept]
+        return [self._decode(sentence) for sentence in kept]
 
-    def _written(self, ids: Sequence[int]) -> list[str]:
+    def _decode(self, ids: Sequence[int]) -> str:
+        """The text of some ids; pieces that were cut out of a text are words of their own."""
+        parts: list[list[str]] = [[]]
         unknown = self._processor.id_to_piece(self._processor.unk_id())
-        return [
-            unknown if token == self.special.unk else piece for token, piece in zip(ids, self.pieces(ids), strict=True)
-        ]
+        for token, piece in zip(ids, self.pieces(ids), strict=True):
+            if piece in self._added:
+                parts += [[piece], []]
+            else:
+                parts[-1].append(unknown if token == self.special.unk else piece)
+        texts = [part[0] if part[0] in self._added else self._processor.decode(part) for part in parts if part]
+        return " ".join(texts)
 
     def pieces(self, ids: Iterable[SupportsIndex]) -> list[str]:
         """The piece of each id, as in the vocabulary, where U+2581 marks the start of a word."""
