@@ -15,6 +15,7 @@ FILES = sorted(FOLDER.glob("*.py"))
 
 def test_the_experiments_are_these():
     assert [file.stem for file in FILES] == [
+        "finetune_opus_mt",
         "multi30k_en_de",
         "numerals",
         "wmt14_en_de_base",

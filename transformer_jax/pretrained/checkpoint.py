@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from transformer_jax import sharding
 from transformer_jax.config import ModelConfig
 from transformer_jax.errors import InputError
-from transformer_jax.files import written_whole
+from transformer_jax.files import write_atomically, written_whole
 from transformer_jax.initialisation import abstract_parameters
 from transformer_jax.models import Parameters
 from transformer_jax.pretrained.bart import BART, MBART
@@ -25,11 +25,11 @@ from transformer_jax.pretrained.family import Family
 from transformer_jax.pretrained.gpt2 import GPT2
 from transformer_jax.pretrained.m2m_100 import M2M_100
 from transformer_jax.pretrained.marian import MARIAN
-from transformer_jax.pretrained.names import Name, check, flat, nested, tensors_of
+from transformer_jax.pretrained.names import Name, Tensor, check, flat, nested, tensors_of
 from transformer_jax.pretrained.pegasus import PEGASUS
 from transformer_jax.pretrained.settings import Settings
 from transformer_jax.pretrained.t5 import MT5, T5, UMT5
-from transformer_jax.pretrained.tensors import WHOLE, Tensors
+from transformer_jax.pretrained.tensors import INDEX, WHOLE, Tensors
 
 FAMILIES = {
     "bart": BART,
@@ -44,6 +44,9 @@ FAMILIES = {
     "t5": T5,
     "umt5": UMT5,
 }
+
+
+SHARD_BYTES = 2**31  # few files, also of the largest models
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +85,8 @@ def read_checkpoint(
             _check_parts(family, config, names, abstract)
             known = check(names, {path: leaf.shape for path, leaf in abstract.items()}, tensors.shapes)
             _check_rest(family, tensors, known)
-        leaves = dict(_placed(names, tensors, abstract, family.constants(config), dtype))
+        placed = dict(_placed(names, tensors, abstract, family.constants(config), dtype))
+        leaves = {path: placed[path] for path in abstract}
     return Checkpoint(settings.text("model_type"), config, nested(leaves), settings.fields)
 
 
@@ -165,9 +169,9 @@ def _placed(
     constants: dict[str, np.ndarray],
     dtype: str,
 ) -> Iterator[tuple[str, jax.Array]]:
-    """Each parameter on its devices; one at a time is in the memory of the host."""
+    """Each parameter on its devices; one at a time is in the memory of the host, the largest while the rest is not."""
     by_path = {name.ours: name for name in names}
-    for path, wanted in abstract.items():
+    for path, wanted in sorted(abstract.items(), key=lambda item: -item[1].size):
         if path in constants:
             leaf = constants[path]
         elif by_path[path].optional and by_path[path].theirs not in tensors.shapes:
@@ -175,7 +179,8 @@ def _placed(
         else:
             leaf = by_path[path].leaf(tensors.read)
         leaf = leaf.astype(dtype, copy=False)
-        yield path, jax.make_array_from_callback(leaf.shape, wanted.sharding, leaf.__getitem__)
+        yield path, jax.block_until_ready(jax.make_array_from_callback(leaf.shape, wanted.sharding, leaf.__getitem__))
+        tensors.release()
 
 
 def _check_family(family: Family, model_type: str, config: ModelConfig, fields: dict[str, Any]) -> None:
@@ -192,28 +197,61 @@ def _explicit(config: ModelConfig) -> ModelConfig:
     return dataclasses.replace(config, start_id=config.start, head_width=config.channels)
 
 
-def write_checkpoint(folder: str | Path, checkpoint: Checkpoint) -> None:
-    """Writes config.json and model.safetensors into a folder, which is made if need be.
+def write_checkpoint(folder: str | Path, checkpoint: Checkpoint, *, shard_bytes: int = SHARD_BYTES) -> None:
+    """Writes config.json and safetensors into a folder, which is made if need be.
+
+    Args:
+        folder: the folder.
+        checkpoint: the model.
+        shard_bytes: bytes of tensors in a file at most, and what is in memory at a time beside the parameters; a model
+            that has more is in several files, and an index.
 
     Raises:
         InputError: where they cannot be written, and on a model that is none of its family.
     """
     folder, config = Path(folder), checkpoint.config
     family = FAMILIES[checkpoint.model_type]
-    leaves = {path: np.asarray(leaf) for path, leaf in flat(checkpoint.params).items()}
+    leaves = flat(checkpoint.params)
     fields = checkpoint.settings | family.settings(config)
     fields |= {"architectures": [family.architecture], "dtype": str(next(iter(leaves.values())).dtype)}
     fields.pop("torch_dtype", None)  # what "dtype" was called before
     _check_family(family, checkpoint.model_type, config, fields)
     for path, constant in family.constants(config).items():
-        if not np.array_equal(leaves[path], constant.astype(leaves[path].dtype)):
+        if not np.array_equal(np.asarray(leaves[path]), constant.astype(leaves[path].dtype)):
             raise InputError(f"{path}: a {family.architecture} has no such parameter, and this one was changed")
-    tensors = tensors_of(family.names(config), leaves)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: cannot be made: {error.strerror}") from None
-    with written_whole(folder / WHOLE) as temporary:
-        safetensors.numpy.save_file(tensors, temporary, metadata={"format": "pt"})
-    with written_whole(folder / "config.json") as temporary:
-        temporary.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    _write_tensors(folder, tensors_of(family.names(config)), leaves, shard_bytes)
+    write_atomically(folder / "config.json", json.dumps(fields, indent=2, sort_keys=True) + "\n")
+
+
+def _write_tensors(folder: Path, tensors: dict[str, Tensor], leaves: dict[str, Any], shard_bytes: int) -> None:
+    shards: list[list[str]] = [[]]
+    room = shard_bytes
+    for name, tensor in tensors.items():
+        size = tensor.size(leaves)
+        if size > room and shards[-1]:
+            shards, room = [*shards, []], shard_bytes
+        shards[-1].append(name)
+        room -= size
+    files = [f"model-{place:05}-of-{len(shards):05}.safetensors" for place in range(1, len(shards) + 1)]
+    files = [WHOLE] if len(shards) == 1 else files
+    for file, names in zip(files, shards, strict=True):
+        with written_whole(folder / file) as temporary:
+            made = {name: tensors[name].of(leaves) for name in names}
+            safetensors.numpy.save_file(made, temporary, metadata={"format": "pt"})
+    if len(shards) > 1:
+        homes = {name: file for file, names in zip(files, shards, strict=True) for name in names}
+        total = sum(tensor.size(leaves) for tensor in tensors.values())
+        index = {"metadata": {"total_size": total}, "weight_map": homes}
+        write_atomically(folder / INDEX, json.dumps(index, indent=2, sort_keys=True) + "\n")
+    _remove_others(folder, {*files, *([INDEX] if len(shards) > 1 else [])})
+
+
+def _remove_others(folder: Path, written: set[str]) -> None:
+    """Removes the files of a model that was there before, of which one would be taken for this one."""
+    for path in (*folder.glob("model*.safetensors"), folder / INDEX):
+        if path.name not in written:
+            path.unlink(missing_ok=True)

@@ -1,7 +1,8 @@
 """Which tensors of a checkpoint are which of our parameters, said once and used both ways."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -33,8 +34,14 @@ class Name:
 
     def leaf(self, read: Read) -> np.ndarray:
         """Our parameter, made of theirs."""
-        parts = [self._ours(read(name)) for name in self.tensors()]
-        return parts[0] if self.depth is None else np.stack(parts)
+        if self.depth is None:
+            return self._ours(read(self.theirs))
+        first = self._ours(read(self.tensors()[0]))
+        leaf = np.empty((self.depth, *first.shape), first.dtype)
+        leaf[0] = first
+        for layer, name in enumerate(self.tensors()[1:], start=1):
+            leaf[layer] = self._ours(read(name))
+        return leaf
 
     def _ours(self, tensor: np.ndarray) -> np.ndarray:
         index, count = self.part
@@ -48,11 +55,9 @@ class Name:
         leaf = leaf.T if self.transposed else leaf
         return leaf[None] if self.row else leaf
 
-    def parts(self, leaf: np.ndarray) -> Iterator[tuple[str, int, np.ndarray]]:
-        """The name of each tensor, which part of it this is, and the part."""
-        leaves = [leaf] if self.depth is None else list(leaf)
-        for name, own in zip(self.tensors(), leaves, strict=True):
-            yield name, self.part[0], self._theirs(own)
+    def part_of(self, leaf: np.ndarray, layer: int) -> np.ndarray:
+        """What a tensor holds of our parameter; the layer counts where there is one tensor a layer."""
+        return self._theirs(leaf if self.depth is None else leaf[layer])
 
     def shape(self, ours: Sequence[int]) -> tuple[int, ...]:
         """The shape of each tensor, of that of our parameter."""
@@ -93,16 +98,31 @@ def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def tensors_of(names: Iterable[Name], leaves: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """All tensors of a checkpoint, made of our parameters by their paths."""
-    parts: dict[str, dict[int, np.ndarray]] = {}
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """A tensor of a checkpoint, to be made of parts of our parameters."""
+
+    parts: tuple[tuple[Name, int], ...]  # in order along the last axis: of which name, and of which layer
+
+    def of(self, leaves: Mapping[str, Any]) -> np.ndarray:
+        """The tensor."""
+        parts = [name.part_of(np.asarray(leaves[name.ours]), layer) for name, layer in self.parts]
+        return np.ascontiguousarray(parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1))
+
+    def size(self, leaves: Mapping[str, Any]) -> int:
+        """Its bytes."""
+        name, _ = self.parts[0]
+        leaf = leaves[name.ours]
+        return math.prod(name.shape(leaf.shape)) * leaf.dtype.itemsize
+
+
+def tensors_of(names: Iterable[Name]) -> dict[str, Tensor]:
+    """All tensors of a checkpoint by their names."""
+    parts: dict[str, dict[int, tuple[Name, int]]] = {}
     for name in names:
-        for tensor, index, part in name.parts(leaves[name.ours]):
-            parts.setdefault(tensor, {})[index] = part
-    return {
-        tensor: np.ascontiguousarray(np.concatenate([own[index] for index in sorted(own)], axis=-1))
-        for tensor, own in parts.items()
-    }
+        for layer, tensor in enumerate(name.tensors()):
+            parts.setdefault(tensor, {})[name.part[0]] = (name, layer)
+    return {tensor: Tensor(tuple(own[index] for index in sorted(own))) for tensor, own in parts.items()}
 
 
 def check(names: Iterable[Name], shapes: Mapping[str, Sequence[int]], found: Mapping[str, Sequence[int]]) -> set[str]:

@@ -17,7 +17,7 @@ _PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "flax_model.msg
 
 
 class Tensors:
-    """The tensors of a folder, by name. A context manager, which holds its files open.
+    """The tensors of a folder, by name. A context manager, which holds open the files that were read.
 
     Args:
         folder: with model.safetensors, or the several files that model.safetensors.index.json lists.
@@ -32,15 +32,15 @@ class Tensors:
     """
 
     def __init__(self, folder: Path, canonical: Callable[[str], str], aliases: Mapping[str, str]) -> None:
-        self._homes: dict[str, tuple[Any, str]] = {}
+        self._homes: dict[str, tuple[Path, str]] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
-        with contextlib.ExitStack() as opened:
-            for path in _paths(folder):
-                file = opened.enter_context(_open(path))
+        self._files: dict[Path, Any] = {}
+        self._opened = contextlib.ExitStack()
+        for path in _paths(folder):
+            with _open(path) as file:
                 for name in list(file.keys()):
-                    self._homes[canonical(name)] = file, name
+                    self._homes[canonical(name)] = path, name
                     self.shapes[canonical(name)] = tuple(file.get_slice(name).get_shape())
-            self._files = opened.pop_all()
         for alias, name in aliases.items():
             if alias in self._homes and name not in self._homes:
                 self._homes[name], self.shapes[name] = self._homes.pop(alias), self.shapes.pop(alias)
@@ -51,12 +51,19 @@ class Tensors:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._files.close()
+        self.release()
+
+    def release(self) -> None:
+        """Closes the files: what was read of them, and is mapped, counts as memory until then."""
+        self._files.clear()
+        self._opened.close()
 
     def read(self, name: str) -> np.ndarray:
         """One tensor."""
-        file, own = self._homes[name]
-        tensor: np.ndarray = file.get_tensor(own)
+        path, own = self._homes[name]
+        if path not in self._files:
+            self._files[path] = self._opened.enter_context(_open(path))
+        tensor: np.ndarray = self._files[path].get_tensor(own)
         return tensor
 
     def same(self, name: str, other: str) -> bool:
