@@ -35,6 +35,7 @@ from transformer_jax.decoding import (
     Required,
     Sampling,
     StepModel,
+    Suppressed,
     Vocabulary,
     beam,
     chain,
@@ -95,6 +96,7 @@ CASES = [
         Vocabulary(jnp.array([[token in words for token in range(VOCAB)] for words in WORDS])),
         lambda sentence, tokens, limit: set(tokens) <= WORDS[sentence],
     ),
+    Case("suppressed", Suppressed((B,)), lambda sentence, tokens, limit: B not in tokens),
     Case(
         "least length",
         MinLength(jnp.array(LEAST)),

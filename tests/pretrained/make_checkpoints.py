@@ -138,7 +138,8 @@ def outputs(model: Any) -> dict[str, np.ndarray]:
     mask = torch.tensor(source != pad)
     tokens = torch.tensor(np.where(source == pad, 0 if pad == WORDS else pad, source))
     if config.model_type == "gpt2":
-        return {"source": source, "logits": model(input_ids=tokens, attention_mask=mask).logits.numpy()}
+        found = {"source": source, "logits": model(input_ids=tokens, attention_mask=mask).logits.numpy()}
+        return found | continued(model, source, config.eos_token_id)
     if not config.is_encoder_decoder:
         types = np.tile(np.arange(source.shape[1]) % config.type_vocab_size, (len(source), 1))
         logits = model(input_ids=tokens, attention_mask=mask, token_type_ids=torch.tensor(types)).logits
@@ -184,6 +185,28 @@ def generated(model: Any, tokens: torch.Tensor, mask: torch.Tensor, pad: int) ->
     return found
 
 
+def continued(model: Any, prompts: np.ndarray, end: int) -> dict[str, np.ndarray]:
+    """What GPT-2 says behind a beginning and the first token of each prompt, as `generated` has it.
+
+    A beam's scores are not divided by lengths, in which a prompt does not count there.
+    """
+    options: dict[str, Any] = {"max_new_tokens": LIMIT, "do_sample": False, "pad_token_id": end, "eos_token_id": end}
+    starts = torch.tensor(np.concatenate([np.full((len(prompts), 1), end), prompts[:, :1]], axis=1))
+    options |= {"attention_mask": torch.ones_like(starts)}
+    greedy = model.generate(starts, num_beams=1, **options)
+    beam = model.generate(starts, num_beams=4, length_penalty=0.0, early_stopping="never", **options)
+    return {"greedy": cut(greedy[:, 2:], end), "beam 0.0": cut(beam[:, 2:], end)}
+
+
+def cut(sequences: torch.Tensor, end: int) -> np.ndarray:
+    """Ids up to the end, and behind them -1."""
+    tokens = np.full((len(sequences), LIMIT), -1)
+    for row, ids in enumerate(sequences.tolist()):
+        ids = ids[: ids.index(end) + 1] if end in ids else ids
+        tokens[row, : len(ids)] = ids
+    return tokens
+
+
 def until(end: int, pad: int, sequences: torch.Tensor) -> np.ndarray:
     """Ids behind the start up to the end, and padding: where that is 0, a beam search fills with the end instead."""
     tokens = np.full((len(sequences), LIMIT), pad)
@@ -195,8 +218,8 @@ def until(end: int, pad: int, sequences: torch.Tensor) -> np.ndarray:
 
 def telling(found: dict[str, np.ndarray], pad: int) -> bool:
     """Whether the beam's outputs end, in several lengths, and change with the length penalty; true without any."""
-    if "greedy" not in found:
-        return True
+    if "beam 1.0" not in found:
+        return "greedy" not in found or len({int(n) for n in (found["beam 0.0"] >= 0).sum(1)}) == 3
     beams = [found[f"beam {penalty}"] for penalty in PENALTIES]
     lengths = {int(length) for beam in beams for length in (beam != pad).sum(1)}
     return len(lengths) >= 3 and min(lengths) < LIMIT and not np.array_equal(beams[0], beams[-1])

@@ -14,7 +14,7 @@ import safetensors.numpy
 
 from transformer_jax import sharding
 from transformer_jax.config import MeshConfig
-from transformer_jax.decoding import BeamSearch, Greedy
+from transformer_jax.decoding import BeamSearch, Greedy, Prefix
 from transformer_jax.errors import InputError
 from transformer_jax.inference import decoding_parameters, start_cache, step_model
 from transformer_jax.models import Transformer
@@ -109,8 +109,37 @@ class TestDecoding:
         assert np.array_equal(found.tokens[:, 0], given(name)[f"beam {penalty}"])
         np.testing.assert_allclose(found.scores[:, 0], given(name)[f"scores {penalty}"], atol=1e-4)
 
+    @pytest.mark.parametrize(
+        ("strategy", "kind"), [(Greedy(), "greedy"), (BeamSearch(4, 0.0, narrow_ends=True), "beam 0.0")]
+    )
+    def test_a_decoder_alone_goes_on_with_a_prompt(self, strategy, kind):
+        """Behind its beginning, from which it starts, and one more token, which is a prefix here."""
+        own, prompts = checkpoint("gpt2"), given("gpt2")["source"][:, :1]
+        model, params, limit = Transformer(own.config), decoding_parameters(own.params), LIMIT + 1
+        cache = start_cache(model, params, None, rows=len(prompts) * strategy.rows, capacity=limit)
+        constraints = (Prefix(prompts, jnp.full(len(prompts), 1)),)
+        step, limits = step_model(model, params, own.settings["eos_token_id"]), jnp.full(len(prompts), limit)
+        found = strategy.search(step, cache, limits, max_length=limit, constraints=constraints)
+        for row, expected in enumerate(given("gpt2")[kind].tolist()):
+            length = int(found.lengths[row, 0])
+            assert found.tokens[row, 0, :length].tolist()[1:] == [token for token in expected if token >= 0]
+
 
 class TestRoundTrip:
+    @pytest.mark.parametrize("name", ["t5_v1_1", "gpt2"])
+    def test_in_several_files(self, name, tmp_path):
+        own = checkpoint(name)
+        write_checkpoint(tmp_path, own)
+        write_checkpoint(tmp_path, own, shard_bytes=4_000)
+        files = sorted(path.name for path in tmp_path.glob("*.safetensors"))
+        assert len(files) > 4
+        assert files[0] == f"model-00001-of-{len(files):05}.safetensors"
+        assert all(path.stat().st_size < 6_000 for path in tmp_path.glob("*.safetensors"))
+        again = read_checkpoint(tmp_path)
+        assert jax.tree.all(jax.tree.map(np.array_equal, again.params, own.params))
+        write_checkpoint(tmp_path, own)
+        assert [path.name for path in tmp_path.glob("model*")] == ["model.safetensors"]
+
     @pytest.mark.parametrize("name", NAMES)
     def test_what_is_written_is_what_was_read(self, name, tmp_path):
         own = checkpoint(name)
