@@ -34,6 +34,7 @@ class TestHelp:
             ("reproduce", ["RUN", "--output", "--data.dir", "--until", "--processes.coordinator"]),
             ("verify", ["RUN", "changes nothing"]),
             ("average", ["RUN...", "--output", "--newest", "--best"]),
+            ("import", ["FOLDER RUN", "--source-language", "--target-language", "--dtype"]),
             ("attend", ["attend RUN SENTENCE [--layer 2 ...]", "RUN --help"]),
         ],
     )

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 
 import jax
@@ -35,6 +36,7 @@ from transformer_jax.sharding import data_mesh
 from transformer_jax.training import initial
 from transformer_jax.training.importing import import_checkpoint
 from transformer_jax.training.loop import train
+from transformer_jax.training.reproduction import reproduce
 from transformer_jax.training.trained import rates_of, scaled, share_trained
 from transformer_jax.translation import Translator, read_parameters
 
@@ -125,7 +127,7 @@ class TestOnOneDevice:
 
     def test_what_is_frozen_stays_and_the_rest_moves(self, home, tmp_path):
         frozen = ("encoder/*", "embedding/table", "decoder/layers/0/feed_forward/*")
-        assert train(experiment(home, training=TrainingConfig(steps=1, frozen=frozen)), tmp_path) == 0
+        assert train(experiment(home, training=TrainingConfig(steps=1, frozen=frozen, accumulation=2)), tmp_path) == 0
         found, before = reached(tmp_path)[1], start_of(home)
         for path, leaf in found.items():
             stays = path.startswith(("encoder/", "embedding/", "decoder/layers/feed_forward/"))
@@ -179,6 +181,14 @@ class TestOnOneDevice:
             assert train(experiment(home, steps=2, init_from=str(start)), tmp_path / name) == 0
             lines.append(lines_of(tmp_path / name))
         assert lines[0] == lines[1]
+        outcome = reproduce(tmp_path / "two", tmp_path / "again")
+        assert outcome.difference is None
+        assert (outcome.lines, outcome.checkpoint) == (2, 2)
+        shutil.rmtree(tmp_path / "imported")
+        import_checkpoint(write_whole("marian", tmp_path / "other", seed=1), tmp_path / "imported")
+        initial.initial_of.cache_clear()
+        with pytest.raises(InputError, match="imported: not the weights that the run started from"):
+            reproduce(tmp_path / "two", tmp_path / "third")
 
     def test_a_run_that_has_begun_needs_no_checkpoint_any_more(self, home, tmp_path):
         copied = tmp_path / "copied"

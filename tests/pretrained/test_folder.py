@@ -4,6 +4,8 @@ import json
 import re
 import subprocess
 import sys
+import types
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -127,6 +129,24 @@ def test_settings_of_generation(folders, tmp_path):
     assert (decoding.min_length, decoding.no_repeated_ngram) == (2, 2)
 
 
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ([1], "generation_config.json: no JSON object"),
+        ({"num_beams": "4"}, "generation_config.json: num_beams='4' is no whole number"),
+        ({"num_beams": 0}, "generation_config.json: DecodingConfig: beam=0 must be above 0"),
+        ({"length_penalty": [1]}, "generation_config.json: length_penalty=[1] is no number"),
+        ({"bad_words_ids": [5]}, "generation_config.json: bad_words_ids=5 is no list of ids"),
+        ({"suppress_tokens": ["a"]}, "generation_config.json: suppress_tokens=['a'] is no list of ids"),
+    ],
+)
+def test_odd_settings_of_generation_are_a_line_each(folders, said, message):
+    tokenizers = load_pretrained(folders["marian"]).tokenizers
+    files = {**tokenizers.public.files, "generation_config.json": json.dumps(said).encode()}
+    with pytest.raises(InputError, match=re.escape(message)):
+        decoding_of(replace(tokenizers, public=replace(tokenizers.public, files=files)))
+
+
 def test_suppressed_tokens_never_come(folders, translated):
     tokens = translated["marian"][0].parts[0].target
     first = tokens[0]
@@ -165,3 +185,30 @@ def test_a_name_that_cannot_be_fetched_is_told(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert main(["import", "Helsinki-NLP/opus-mt-en-xx", "run"]) == 2
     assert re.match(r"error: Helsinki-NLP/opus-mt-en-xx: no such folder[,;] .*\n$", capsys.readouterr().err)
+
+
+def test_what_is_fetched(folders, tmp_path, monkeypatch):
+    """The name and the revision go to the Hub; a repository without safetensors is refused with the way out."""
+    hub = types.ModuleType("huggingface_hub")
+    asked, answers = [], {"owner/marian": folders["marian"], "owner/pickled": tmp_path}
+
+    def snapshot_download(name, *, revision, allow_patterns):
+        asked.append((name, revision))
+        assert "*.bin" not in allow_patterns
+        return str(answers[name])
+
+    hub.snapshot_download = snapshot_download
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    same(load_pretrained("owner/marian@refs/pr/3").params, load_pretrained(folders["marian"]).params)
+    with pytest.raises(InputError, match=r"^owner/pickled: has no safetensors on the Hub; .*owner/pickled@refs/pr/1"):
+        load_pretrained("owner/pickled")
+    assert asked == [("owner/marian", "refs/pr/3"), ("owner/pickled", None)]
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(InputError, match=r"^owner/marian: no such folder; .*pip install 'transformer-jax\[hub\]'"):
+        load_pretrained("owner/marian")
+
+
+def test_without_the_library_of_tokenizer_json(folders, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(InputError, match=r"tokenizer\.json: to be read by the library tokenizers, .*\[hub\]"):
+        load_pretrained(folders["bart"])

@@ -91,10 +91,9 @@ def test_a_model_trained_here_translates_the_same_everywhere(tmp_path):
             folder, experiment.model, read_parameters(RunFolder(run), experiment, data_mesh())[0], mine.tokenizers
         )
         pairs = load_pairs(experiment.data, "test")
-        lines = pairs.sources[::10]
-        assert len(lines) >= 10
+        lines = pairs.sources
         expected = mine.translate(lines)
-        assert sum(own == right for own, right in zip(expected, pairs.targets[::10], strict=True)) > len(lines) // 2
+        assert sum(own == right for own, right in zip(expected, pairs.targets, strict=True)) > len(lines) // 2
         assert Translator.from_pretrained(folder).translate(lines) == expected
 
         model = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder).eval()

@@ -24,8 +24,9 @@ def opened(name, *, folder=None, **languages):
     folder = folder or FOLDER / name
     fields = json.loads((folder / "config.json").read_text())
     gaps = 2  # rows of a model beyond the pieces of its tokenizer
-    start = {"bart": 2, "mbart": 2, "m2m_100": 2}.get(fields["model_type"], fields["pad_token_id"])
-    config = ModelConfig(vocab_size=fields["vocab_size"] + gaps, pad_id=fields["pad_token_id"], start_id=start)
+    pad = fields["vocab_size"] if fields["model_type"] == "gpt2" else fields["pad_token_id"]  # a row of its own
+    start = {"bart": 2, "mbart": 2, "m2m_100": 2}.get(fields["model_type"], pad)
+    config = ModelConfig(vocab_size=fields["vocab_size"] + gaps, pad_id=pad, start_id=start)
     languages = languages or given(name)["languages"]
     return read_tokenizers(folder, config, fields, (languages.get("source_language"), languages.get("target_language")))
 
@@ -134,6 +135,71 @@ def test_what_is_missing_or_damaged_is_named(tmp_path):
         InputError, match=r"tokenizer\.json: a piece with the id 299, but the model has a vocabulary of"
     ):
         opened("t5", folder=folder)
+
+
+def without(piece):
+    table = json.loads((FOLDER / "marian" / "vocab.json").read_text())
+    return {own: token for own, token in table.items() if own != piece}
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "content", "message"),
+    [
+        ("marian", "vocab.json", None, "vocab.json: missing; it says the ids of the pieces"),
+        ("marian", "vocab.json", [1], "vocab.json: no JSON object"),
+        ("marian", "vocab.json", {"a": -1}, "vocab.json: ids=[-1] is no list of ids"),
+        ("marian", "vocab.json", {"a": 1, "b": 1}, "vocab.json: no table of pieces with an id each"),
+        ("marian", "vocab.json", {"a": 10**12}, "vocab.json: no table of pieces with an id each"),
+        ("marian", "vocab.json", without("</s>"), "the end is not in the vocabulary of its tokenizer"),
+        ("marian", "vocab.json", without("<unk>"), "the unknown is not in the vocabulary of its tokenizer"),
+        (
+            "mbart",
+            "special_tokens_map.json",
+            {"additional_special_tokens": [5]},
+            "additional_special_tokens: 5 is no token",
+        ),
+        (
+            "mbart",
+            "tokenizer_config.json",
+            {"tokenizer_class": 5},
+            "tokenizer_config.json: tokenizer_class=5 is no text",
+        ),
+        (
+            "t5",
+            "tokenizer_config.json",
+            {"extra_ids": 10**9},
+            "tokenizer_config.json: extra_ids=1000000000: 0 to 10,000",
+        ),
+        (
+            "t5",
+            "tokenizer_config.json",
+            {"extra_ids": 500},
+            "its tokenizer has 537 pieces, but the model has a vocabulary",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) and "." in value[:-8] else "",
+)
+def test_odd_files_are_a_line_each(name, file, content, message, tmp_path):
+    folder = tmp_path / name
+    shutil.copytree(FOLDER / name, folder)
+    (folder / file).unlink()
+    if content is not None:
+        (folder / file).write_text(json.dumps(content))
+    with pytest.raises(InputError, match=re.escape(message)) as error:
+        opened(name, folder=folder)
+    assert str(folder) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_end_that_cannot_be(tmp_path):
+    for end in (10**6, 37):
+        shutil.copytree(FOLDER / "marian", tmp_path / str(end))
+        fields = json.loads((FOLDER / "marian" / "config.json").read_text()) | {"eos_token_id": end}
+        (tmp_path / str(end) / "config.json").write_text(json.dumps(fields))
+        with pytest.raises(
+            InputError, match=f"config.json: eos_token_id={end}: with padding 37 and a vocabulary of 40"
+        ):
+            opened("marian", folder=tmp_path / str(end))
 
 
 def test_a_run_whose_files_are_damaged(tmp_path):

@@ -1,8 +1,10 @@
 """The sizes and parts of the model."""
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from transformer_jax.checked import config, require, require_positive, require_share
+
+Projected: TypeAlias = Literal["query", "key", "value", "out", "gate", "inner", "outer"]
 
 
 @config
@@ -52,10 +54,7 @@ class ModelConfig:
     start_id: int | None = None  # what the decoder starts from; None is the padding id
     lora_rank: int = 0  # rank of the adapters beside kernels, which alone are trained then; 0 is none
     lora_alpha: float = 16.0  # what adapters give counts lora_alpha / lora_rank times
-    lora_on: tuple[Literal["query", "key", "value", "out", "gate", "inner", "outer"], ...] = (
-        "query",
-        "value",
-    )  # the projections that have adapters
+    lora_on: tuple[Projected, ...] = ("query", "value")  # the projections that have adapters
     dtype: Literal["float32", "bfloat16"] = "float32"  # of activations; parameters stay float32
 
     def __post_init__(self) -> None:

@@ -1,10 +1,11 @@
 """How a checkpoint is to be decoded, as its files say it, in our terms."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from transformer_jax.config import DecodingConfig
 from transformer_jax.data.tokenizer import Tokenizers
+from transformer_jax.errors import InputError
 from transformer_jax.pretrained.settings import Settings
 from transformer_jax.pretrained.words import GENERATION, load_json
 
@@ -22,27 +23,34 @@ def decoding_of(tokenizers: Tokenizers) -> DecodingConfig:
     public = tokenizers.public
     if public is None:
         return DecodingConfig()
-    own: Mapping[str, Any] = load_json(public.files.get(GENERATION, b"{}"), GENERATION)
+    own = load_json(public.files.get(GENERATION, b"{}"), GENERATION)
     settings = Settings({**public.settings, **own}, GENERATION if own else "config.json")
     suppressed = sorted(set(_suppressed(settings)) - {public.target.special.pad})
     least = max(settings.number("min_length", 0) - 1, settings.number("min_new_tokens", 0), 0)  # without the start
-    return DecodingConfig(
-        beam=settings.number("num_beams", 1),
-        length_penalty=float(settings.get("length_penalty", 1.0)),
-        length_offset=0.0,
-        narrow_ends=True,
-        min_length=least,
-        no_repeated_ngram=settings.number("no_repeat_ngram_size", 0),
-        repetition_penalty=float(settings.get("repetition_penalty", 1.0)),
-        suppressed=tuple(suppressed),
-    )
+    try:
+        return DecodingConfig(
+            beam=settings.number("num_beams", 1),
+            length_penalty=settings.real("length_penalty", 1.0),
+            length_offset=0.0,
+            narrow_ends=True,
+            min_length=least,
+            no_repeated_ngram=settings.number("no_repeat_ngram_size", 0),
+            repetition_penalty=settings.real("repetition_penalty", 1.0),
+            suppressed=tuple(suppressed),
+        )
+    except InputError as error:
+        raise InputError(f"{settings.origin}: {str(error).removeprefix(f'{settings.origin}: ')}") from None
 
 
 def _suppressed(settings: Settings) -> Iterator[int]:
-    yield from settings.get("suppress_tokens", ())
-    for word in settings.get("bad_words_ids", ()):
-        if len(word) == 1:
-            yield word[0]
+    yield from settings.numbers("suppress_tokens")
+    words = settings.get("bad_words_ids", [])
+    if not isinstance(words, list):
+        raise InputError(f"{settings.origin}: bad_words_ids={words!r} is no list of lists of ids")
+    for word in words:
+        ids = Settings({"bad_words_ids": word}, settings.origin).numbers("bad_words_ids")
+        if len(ids) == 1:
+            yield ids[0]
 
 
 def told(decoding: DecodingConfig) -> dict[str, Any]:

@@ -63,6 +63,28 @@ class Settings:
             raise InputError(f"{self.origin}: {name}={value!r} is no number from 0 to 1")
         return float(value)
 
+    def real(self, name: str, default: float) -> float:
+        """A number.
+
+        Raises:
+            InputError: where it is something else.
+        """
+        value = self.get(name, default)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise InputError(f"{self.origin}: {name}={value!r} is no number")
+        return float(value)
+
+    def numbers(self, name: str) -> list[int]:
+        """A list of whole numbers; of none where it is left out.
+
+        Raises:
+            InputError: where it is something else.
+        """
+        values = self.get(name, [])
+        if not isinstance(values, list) or not all(isinstance(own, int) and own >= 0 for own in values):
+            raise InputError(f"{self.origin}: {name}={values!r} is no list of ids")
+        return values
+
     def same(self, *names: str) -> int:
         """A whole number that several fields must agree on.
 

@@ -4,10 +4,13 @@ import functools
 from typing import Any
 
 from transformer_jax.config import ModelConfig
+from transformer_jax.errors import InputError
 from transformer_jax.pretrained.family import Family
 from transformer_jax.pretrained.names import Name, norm, projection
 from transformer_jax.pretrained.settings import Settings, their_activation
 from transformer_jax.pretrained.words import Files, ended_by
+
+_MOST_EXTRA = 10_000  # ids that stand for gaps; of what is published 300
 
 
 def _activation(settings: Settings, default: str) -> tuple[str, bool]:
@@ -113,7 +116,10 @@ def _names(config: ModelConfig) -> list[Name]:
 
 def _table(pieces: list[str], files: Files) -> list[str]:
     """Ids of the model, and behind them those that stand for gaps, the first one last."""
-    extra = files.json("tokenizer_config.json").get("extra_ids", 100)
+    settings = files.settings("tokenizer_config.json")
+    extra = settings.number("extra_ids", 100)
+    if not 0 <= extra <= _MOST_EXTRA:
+        raise InputError(f"{settings.origin}: extra_ids={extra}: 0 to {_MOST_EXTRA:,}")
     missing = [f"<extra_id_{number}>" for number in reversed(range(extra))]
     return [*pieces, *(piece for piece in missing if piece not in pieces)]
 

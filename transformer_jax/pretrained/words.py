@@ -33,16 +33,19 @@ _BESIDE = (
 _LANGUAGE = re.compile(r">>.+<<|__[a-z]+__|[a-z]{2}_[A-Z]{2}|[a-z]{3}_[A-Z][a-z]{3}")  # codes, as families write them
 
 
-def load_json(data: bytes, origin: str) -> Any:
-    """What a file of JSON says.
+def load_json(data: bytes, origin: str) -> dict[str, Any]:
+    """The fields of a file of JSON.
 
     Raises:
-        InputError: where it is no JSON.
+        InputError: where it is no JSON, or no object.
     """
     try:
-        return json.loads(data)
-    except ValueError:
+        fields = json.loads(data)
+    except (ValueError, RecursionError):
         raise InputError(f"{origin}: no JSON; download it again") from None
+    if not isinstance(fields, dict):
+        raise InputError(f"{origin}: no JSON object; download it again")
+    return fields
 
 
 def json_bytes(fields: Any) -> bytes:
@@ -64,38 +67,53 @@ class Files:
             except OSError as error:
                 raise InputError(f"{folder / name}: cannot be read: {error.strerror}") from None
 
-    def json(self, name: str) -> Any:
-        """What a file of JSON says; an empty dictionary where it is not there.
+    def settings(self, name: str) -> Settings:
+        """What a file of JSON says; nothing where it is not there.
 
         Raises:
-            InputError: where it is no JSON.
+            InputError: where it is no JSON, or no object.
         """
-        return load_json(self.data.get(name, b"{}"), str(self.folder / name))
+        origin = str(self.folder / name)
+        return Settings(load_json(self.data.get(name, b"{}"), origin), origin)
 
     def table(self) -> list[str] | None:
         """The pieces of vocab.json by id, where there is one.
 
         Raises:
-            InputError: where that is no table of pieces.
+            InputError: where that is no table of pieces, each with an id of its own.
         """
         if "vocab.json" not in self.data:
             return None
-        ids = self.json("vocab.json")
-        if not isinstance(ids, dict) or not all(isinstance(token, int) and token >= 0 for token in ids.values()):
-            raise InputError(f"{self.folder / 'vocab.json'}: no table of pieces; download it again")
-        pieces = [""] * (1 + max(ids.values(), default=-1))
-        for piece, token in ids.items():
-            pieces[token] = piece
-        return pieces
+        settings = self.settings("vocab.json")
+        ids = Settings({"ids": list(settings.fields.values())}, settings.origin).numbers("ids")
+        if len(set(ids)) < len(ids) or max(ids, default=-1) > 2 * len(ids):
+            raise InputError(f"{settings.origin}: no table of pieces with an id each; download it again")
+        return by_id(settings.fields)
 
     def additional(self) -> list[str]:
         """The special tokens that the tokenizer has beside the usual ones, languages say, in the order of their ids."""
         for name in ("special_tokens_map.json", "tokenizer_config.json"):
+            settings = self.settings(name)
             for field in ("additional_special_tokens", "extra_special_tokens"):
-                found = self.json(name).get(field)
+                found = settings.get(field, None)
                 if isinstance(found, list) and found:
-                    return [own["content"] if isinstance(own, dict) else own for own in found]
+                    return [_content(own, f"{settings.origin}: {field}") for own in found]
         return []
+
+
+def _content(token: Any, origin: str) -> str:
+    text = token.get("content") if isinstance(token, dict) else token
+    if not isinstance(text, str):
+        raise InputError(f"{origin}: {token!r} is no token; download it again")
+    return text
+
+
+def by_id(ids: Mapping[str, int]) -> list[str]:
+    """The piece of every id, "" where there is none."""
+    pieces = [""] * (1 + max(ids.values(), default=-1))
+    for piece, token in ids.items():
+        pieces[token] = piece
+    return pieces
 
 
 class Words:
@@ -131,7 +149,7 @@ class Words:
 
     def tokenizer_class(self) -> str:
         """What transformers reads the files with, where they say it."""
-        return str(self._files.json("tokenizer_config.json").get("tokenizer_class", ""))
+        return self._files.settings("tokenizer_config.json").text("tokenizer_class", "")
 
     def language(self, side: int, form: str = "{}") -> int:
         """The code of the source's (0) or the target's (1) language.
@@ -144,11 +162,11 @@ class Words:
             InputError: where none was named and the files say none, and where there is no such code.
         """
         name = ("source_language", "target_language")[side]
-        config = self._files.json("tokenizer_config.json")
-        code = self.languages[side] or config.get(("src_lang", "tgt_lang")[side])
+        config = self._files.settings("tokenizer_config.json")
+        code = self.languages[side] or config.text(("src_lang", "tgt_lang")[side], "")
         known = sorted(filter(_LANGUAGE.fullmatch, self._ids))
         told = f"{', '.join(known[:4])} ... {known[-1]}" if len(known) > 5 else ", ".join(known)
-        if code is None:
+        if not code:
             raise InputError(f"{self._files.folder}: {name} must be named: it has {told}")
         found = self.find(form.format(code), code)
         if found is None:
@@ -173,9 +191,15 @@ class Words:
             before: what stands in front of every sentence.
             behind: what stands behind its end.
         """
+        end = self.settings.number("eos_token_id", eos)
+        if not 0 <= end < config.vocab_size or end == config.pad_id:
+            raise InputError(
+                f"{self.settings.origin}: eos_token_id={end}: with padding {config.pad_id} and a vocabulary of "
+                f"{config.vocab_size} there is no such end"
+            )
         return SpecialTokens(
             pad=config.pad_id,
-            eos=self.settings.number("eos_token_id", eos),
+            eos=end,
             unk=self.find("<unk>", "[UNK]"),
             start=config.start if start is None else start,
             before=before,
@@ -226,9 +250,21 @@ def read_words(
         pieces = stored = (*own, *[""] * (vocab_size - len(own)))
         added = tuple(piece for piece in own if re.fullmatch(r">>.+<<|<extra_id_\d+>", piece))
     sides = frames(Words(pieces, settings, files, languages), config)
+    if stored is not None:
+        _check_special(folder, stored, sides)
     source, target = (PublicSide(name, special, stored, added) for name, special in zip(names, sides, strict=True))
     model_type = settings.text("model_type")
     return Public(model_type, dict(settings.fields), vocab_size, source, target, dict(found))
+
+
+def _check_special(folder: Path, pieces: Sequence[str], sides: Sides) -> None:
+    """A SentencePiece model has its padding, its end and what stands for all that it cannot write."""
+    for special in sides:
+        for name, token in (("padding", special.pad), ("the end", special.eos), ("the unknown", special.unk)):
+            if token is None or not pieces[token]:
+                raise InputError(
+                    f"{folder}: {name} is not in the vocabulary of its tokenizer; download its files again"
+                )
 
 
 def _models(files: Files) -> tuple[str, str]:
@@ -251,10 +287,7 @@ def _json_pieces(data: bytes, origin: str, vocab_size: int) -> list[str]:
     largest = max(ids.values(), default=-1)
     if largest >= vocab_size:
         raise InputError(f"{origin}: a piece with the id {largest}, but the model has a vocabulary of {vocab_size}")
-    pieces = [""] * vocab_size
-    for piece, token in ids.items():
-        pieces[token] = piece
-    return pieces
+    return by_id(ids)
 
 
 def ended_by(eos: int) -> Frames:
@@ -268,8 +301,15 @@ def ended_by(eos: int) -> Frames:
 
 
 def same_table(pieces: list[str], files: Files) -> list[str]:
-    """Ids are those of the model, or of vocab.json where there is one."""
-    return files.table() or pieces
+    """Ids are those of vocab.json; of two models without one, nothing says which they are.
+
+    Raises:
+        InputError: where there is no vocab.json.
+    """
+    table = files.table()
+    if table is None:
+        raise InputError(f"{files.folder / 'vocab.json'}: missing; it says the ids of the pieces")
+    return table
 
 
 def fairseq_table(pieces: list[str], files: Files) -> list[str]:

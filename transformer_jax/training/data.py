@@ -14,6 +14,8 @@ from transformer_jax.runs import RunFolder
 from transformer_jax.training import initial
 from transformer_jax.training.metrics import say
 
+INITIAL = "initial weights"  # by what environment.json knows them
+
 
 @dataclasses.dataclass(frozen=True)
 class Data:
@@ -30,7 +32,7 @@ class Data:
     def digests(self) -> dict[str, str]:
         """What the data is, whatever its paths are."""
         found = {**digests_of(self.train, self.validation, self.test), "tokenizer": self.tokenizers.digest}
-        return found if self.initial is None else {**found, "initial weights": self.initial}
+        return found if self.initial is None else {**found, INITIAL: self.initial}
 
 
 def load(experiment: Experiment, folder: RunFolder, mesh: Mesh) -> Data:
@@ -40,8 +42,8 @@ def load(experiment: Experiment, folder: RunFolder, mesh: Mesh) -> Data:
         InputError: on data that is missing, empty or not that of the run, and on processes that see other data.
     """
     train, validation, test = load_splits(experiment)
-    digests = digests_of(train, validation, test)
-    _check_alike(digests)
+    digests, weights = digests_of(train, validation, test), _initial_digest(experiment, folder)
+    _check_alike(digests if weights is None else {**digests, INITIAL: weights})
     # Before anything is tokenised: a run that is refused has nothing new in its folder.
     processes.on_coordinator(lambda: runs.check_digests(folder, digests))
     processes.on_coordinator(lambda: _make_tokenizers(experiment, folder, train))
@@ -57,7 +59,7 @@ def load(experiment: Experiment, folder: RunFolder, mesh: Mesh) -> Data:
                 f", {count:,} dropped with {reason}" for reason, count in pipeline.dropped.items() if count
             )
             say(f"{name}: {pipeline.kept:,} of {pipeline.total:,} pairs{dropped}")
-    return Data(train, validation, test, tokenizers, training, evaluated, _initial_digest(experiment, folder))
+    return Data(train, validation, test, tokenizers, training, evaluated, weights)
 
 
 def load_splits(experiment: Experiment) -> tuple[Pairs, Pairs | None, Pairs | None]:
@@ -97,7 +99,7 @@ def _initial_digest(experiment: Experiment, folder: RunFolder) -> str | None:
     """That of the weights a run starts from; of one that has begun as it was then, for they are not needed any more."""
     if experiment.init_from is None:
         return None
-    return runs.recorded_digests(folder).get("initial weights") or initial.initial_of(experiment).digest()
+    return runs.recorded_digests(folder).get(INITIAL) or initial.initial_of(experiment).digest()
 
 
 def _make_tokenizers(experiment: Experiment, folder: RunFolder, train: Pairs) -> None:

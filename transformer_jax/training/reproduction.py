@@ -21,7 +21,7 @@ from transformer_jax.errors import FAILED_CHECK, InputError
 from transformer_jax.files import require_new
 from transformer_jax.runs import RunFolder
 from transformer_jax.training import data as datasets
-from transformer_jax.training import loop
+from transformer_jax.training import initial, loop
 from transformer_jax.training.checkpoints import Checkpoints
 from transformer_jax.training.fingerprints import Leaves
 from transformer_jax.training.manifest import DamageError
@@ -183,11 +183,22 @@ def _prepare(original: _Original, experiment: Experiment, new: RunFolder) -> Exp
             f"{files}: not the tokenizer that the run was trained with: digest {digest}, recorded "
             f"{recorded.get('tokenizer')}; bring it back"
         )
+    _check_initial(experiment, recorded)
     train, validation, test = datasets.load_splits(experiment)
     _check_data(experiment, recorded, {"train": train, "validation": validation, "test": test})
     here = dataclasses.replace(experiment, mesh=_mesh_here(experiment, original.sessions[-1]))
     processes.on_coordinator(lambda: _start(original, here, train, new, digest))
     return here
+
+
+def _check_initial(experiment: Experiment, recorded: Mapping[str, str]) -> None:
+    """A run that started from a checkpoint starts from the same weights again."""
+    if experiment.init_from is not None:
+        digest, was = initial.initial_of(experiment).digest(), recorded.get(datasets.INITIAL)
+        if digest != was:
+            raise InputError(
+                f"{experiment.init_from}: not the weights that the run started from: {digest}, recorded {was}"
+            )
 
 
 def _check_data(experiment: Experiment, recorded: Mapping[str, str], splits: Mapping[Split, Pairs | None]) -> None:
