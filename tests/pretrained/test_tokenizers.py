@@ -191,6 +191,17 @@ def test_odd_files_are_a_line_each(name, file, content, message, tmp_path):
     assert "\n" not in str(error.value)
 
 
+def test_a_forced_first_token_stands_before_every_target(tmp_path):
+    shutil.copytree(FOLDER / "t5", tmp_path / "t5")
+    for forced in (5, 10**4):
+        (tmp_path / "t5" / "generation_config.json").write_text(json.dumps({"forced_bos_token_id": forced}))
+        if forced == 5:
+            special = opened("t5", folder=tmp_path / "t5").target.special
+            assert (special.before, opened("t5").target.special.before) == ((5,), ())
+    with pytest.raises(InputError, match=r"generation_config.json: forced_bos_token_id=10000: not in the vocabulary"):
+        opened("t5", folder=tmp_path / "t5")
+
+
 def test_an_end_that_cannot_be(tmp_path):
     for end in (10**6, 37):
         shutil.copytree(FOLDER / "marian", tmp_path / str(end))

@@ -7,6 +7,7 @@ gives them.
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -30,6 +31,7 @@ _BESIDE = (
     "tokenizer_config.json",
     GENERATION,
 )
+_FORCED = "forced_bos_token_id"
 _LANGUAGE = re.compile(r">>.+<<|__[a-z]+__|[a-z]{2}_[A-Z]{2}|[a-z]{3}_[A-Z][a-z]{3}")  # codes, as families write them
 
 
@@ -249,12 +251,28 @@ def read_words(
             )
         pieces = stored = (*own, *[""] * (vocab_size - len(own)))
         added = tuple(piece for piece in own if re.fullmatch(r">>.+<<|<extra_id_\d+>", piece))
-    sides = frames(Words(pieces, settings, files, languages), config)
+    sides = _forced(frames(Words(pieces, settings, files, languages), config), settings, files, vocab_size)
     if stored is not None:
         _check_special(folder, stored, sides)
     source, target = (PublicSide(name, special, stored, added) for name, special in zip(names, sides, strict=True))
     model_type = settings.text("model_type")
     return Public(model_type, dict(settings.fields), vocab_size, source, target, dict(found))
+
+
+def _forced(sides: Sides, settings: Settings, files: Files, vocab_size: int) -> Sides:
+    """The sides, with the first token that is forced before every target, where the files name one and nothing else is.
+
+    Raises:
+        InputError: where there is no such token.
+    """
+    source, target = sides
+    said = next((own for own in (files.settings(GENERATION), settings) if own.get(_FORCED, None) is not None), None)
+    if said is None or target.before:
+        return sides
+    forced = said.number(_FORCED)
+    if not 0 <= forced < vocab_size:
+        raise InputError(f"{said.origin}: {_FORCED}={forced}: not in the vocabulary of {vocab_size}")
+    return source, replace(target, before=(forced,))
 
 
 def _check_special(folder: Path, pieces: Sequence[str], sides: Sides) -> None:
