@@ -4,7 +4,7 @@
         --data.dir DIR
 
 The folder is what the Hugging Face Hub has under Helsinki-NLP/opus-mt-en-de, saved as safetensors; with the extra `hub`
-and a network the name itself will do. Tokenizers, sizes and the way to decode are the checkpoint's. Not run yet: there
+and a network the name itself will do. Tokenizers and sizes are the checkpoint's. Not run yet: there
 was no such checkpoint where this was made.
 
 With adapters in place of all weights: --model.lora-rank 16. With the encoder as it is: --training.frozen 'encoder/*'.

@@ -278,6 +278,7 @@ class TestIdentity:
             *(f"logging.{name}" for name in ["every", "tensorboard"]),
             "decoding.batch_size",
             "decoding.guesses",
+            "init_from",
             "training.remat",
         }
 

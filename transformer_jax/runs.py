@@ -176,7 +176,7 @@ def start(workdir: str | Path, experiment: Experiment) -> RunFolder:
                 f"{folder.path}: holds {what}, which cannot be trained on; choose another --workdir, and start from it "
                 f"with --init-from {folder.path}"
             )
-    trained = _has_trained(folder)
+    trained = has_trained(folder)
     if folder.config.exists():
         differences = identity_difference(open_run(workdir), experiment) if trained else []
         if differences:
@@ -196,7 +196,8 @@ def start(workdir: str | Path, experiment: Experiment) -> RunFolder:
     return folder
 
 
-def _has_trained(folder: RunFolder) -> bool:
+def has_trained(folder: RunFolder) -> bool:
+    """Whether a run has begun to train: has opened its logs, or saved."""
     return folder.metrics.exists() or (folder.checkpoints.is_dir() and any(folder.checkpoints.iterdir()))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from transformer_jax.cli.main import VERBS, main
+from transformer_jax.cli.main import MODULES, VERBS, main
 from transformer_jax.errors import InputError
 from transformer_jax.runs import RunFolder
 from transformer_jax.training import loop
@@ -63,7 +63,7 @@ class TestHelp:
     def test_has_all_verbs(self):
         folder = Path(__file__).parents[2] / "transformer_jax" / "cli"
         assert {path.stem for path in folder.glob("*.py")} == {
-            *VERBS,
+            *(MODULES.get(verb, verb) for verb in VERBS),
             "__init__",
             "main",
             "arguments",
@@ -77,7 +77,7 @@ class TestMistakes:
         refused(["trian"], "no such verb: trian; did you mean train?")
         refused(
             ["xyz"],
-            "no such verb: xyz; one of train, plan, translate, score, export, evaluate, verify,",
+            "no such verb: xyz; one of train, plan, translate, score, import, export, evaluate, verify,",
             "average, attend",
         )
 

@@ -172,7 +172,7 @@ class TestOnOneDevice:
         save_pretrained(tmp_path / "out", own.model, params, tokenizers)
         again = load_pretrained(tmp_path / "out")
         assert again.model.config.vocab_size == 40
-        assert json.loads((tmp_path / "out" / "vocab.json").read_text())["Männer"] == 39
+        assert again.tokenizers.target.encode(["<2de> zwei Männer"]) == [ids]
 
     def test_a_run_is_started_from_as_well(self, home, tmp_path):
         import_checkpoint(home / "marian", tmp_path / "imported")
@@ -189,6 +189,28 @@ class TestOnOneDevice:
         initial.initial_of.cache_clear()
         with pytest.raises(InputError, match="imported: not the weights that the run started from"):
             reproduce(tmp_path / "two", tmp_path / "third")
+
+    def test_a_run_that_has_begun_keeps_to_how_it_began(self, home, tmp_path):
+        plain = ModelConfig(
+            encoder_layers=1, decoder_layers=1, width=6, num_heads=2, ffn_width=10, vocab_size=40, dropout=0.0
+        )
+        assert train(experiment(home, init_from=None, model=plain, steps=1), tmp_path / "fresh") == 0
+        with pytest.raises(InputError, match=re.escape(f"{tmp_path / 'fresh'}: did not start from a checkpoint")):
+            train(experiment(home, model=replace(plain, vocab_size=37_000), steps=1), tmp_path / "fresh")
+
+    def test_a_second_try_counts_alone(self, home, tmp_path):
+        """What the first left is forgotten, sizes too; and weights that were exchanged meanwhile are noticed."""
+        wrong = TrainingConfig(steps=1, frozen=("encode/*",))
+        with pytest.raises(InputError, match=r"training\.frozen"):
+            train(experiment(home, training=wrong), tmp_path / "run")
+        copied = write_whole("marian", tmp_path / "copied")
+        new = experiment(home, init_from=str(copied), finetuning=FinetuningConfig(new_tokens=("<2de>",)), steps=1)
+        assert train(new, tmp_path / "run") == 0
+        assert reached(tmp_path / "run")[1]["embedding/table"].shape == (39, 6)
+        shutil.rmtree(tmp_path / "run" / "checkpoints")
+        write_whole("marian", copied, seed=1)
+        with pytest.raises(InputError, match="copied: not the weights that the run started from"):
+            train(new, tmp_path / "run")
 
     def test_a_run_that_has_begun_needs_no_checkpoint_any_more(self, home, tmp_path):
         copied = tmp_path / "copied"
@@ -250,4 +272,4 @@ def test_mistakes_come_before_anything_is_compiled(fields, message, home, tmp_pa
     with pytest.raises(InputError, match=re.escape(message.format(home))) as error:
         train(experiment(home, **fields), tmp_path / "run")
     assert "\n" not in str(error.value)
-    assert not (tmp_path / "run" / "checkpoints").exists()
+    assert not (tmp_path / "run" / "environment.json").exists()

@@ -127,6 +127,34 @@ def test_settings_of_generation(folders, tmp_path):
     decoding = decoding_of(load_pretrained(tmp_path).tokenizers)
     assert (decoding.beam, decoding.length_penalty, decoding.suppressed) == (6, 0.8, (5, 7))
     assert (decoding.min_length, decoding.no_repeated_ngram) == (2, 2)
+    config = json.loads((tmp_path / "config.json").read_text()) | {"num_beams": 3, "length_penalty": 2.0}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert decoding_of(load_pretrained(tmp_path).tokenizers) == decoding  # one file counts, as in transformers
+    (tmp_path / "generation_config.json").unlink()
+    decoding = decoding_of(load_pretrained(tmp_path).tokenizers)
+    assert (decoding.beam, decoding.length_penalty, decoding.suppressed) == (3, 2.0, ())
+
+
+def test_what_was_there_before_is_not_mixed_in(folders, tmp_path):
+    """A model in several files and a tokenizer.json go; a file of the user stays."""
+    mine = tmp_path / "model-of-mine.safetensors"
+    for path in (mine, tmp_path / "tokenizer.json", tmp_path / "model-00001-of-00002.safetensors"):
+        path.write_text("{}")
+    model, params, tokenizers = load_pretrained(folders["marian"])
+    save_pretrained(tmp_path, model, params, tokenizers)
+    assert load_pretrained(tmp_path).tokenizers.digest == tokenizers.digest
+    assert mine.exists()
+    assert not (tmp_path / "model-00001-of-00002.safetensors").exists()
+
+
+def test_languages_go_out_too(folders, tmp_path):
+    model, params, tokenizers = load_pretrained(folders["m2m_100"], **LANGUAGES["m2m_100"])
+    save_pretrained(tmp_path, model, params, tokenizers, DecodingConfig(length_penalty=0.7, length_offset=0.0))
+    assert load_pretrained(tmp_path).tokenizers.digest == tokenizers.digest
+    said = json.loads((tmp_path / "generation_config.json").read_text())
+    assert (said["forced_bos_token_id"], said["length_penalty"]) == (tokenizers.target.special.before[0], 0.7)
+    save_pretrained(tmp_path, model, params, tokenizers, DecodingConfig(length_penalty=0.7))
+    assert "length_penalty" not in json.loads((tmp_path / "generation_config.json").read_text())  # ours is another
 
 
 @pytest.mark.parametrize(

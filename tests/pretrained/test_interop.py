@@ -79,7 +79,7 @@ def test_transformers_gives_the_same(name, tmp_path):
 
 
 def test_a_model_trained_here_translates_the_same_everywhere(tmp_path):
-    """Numerals, trained a little: greedy and with a beam in transformers, in CTranslate2 and here, and come back."""
+    """Numerals, trained a little: greedy in transformers, in CTranslate2 and here, and come back."""
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     ctranslate2 = pytest.importorskip("ctranslate2")
     for norm in ("post", "pre"):
@@ -134,5 +134,5 @@ def test_what_goes_out_opens_whole(name, tmp_path):
     (mine,) = Translator(model.config, params, tokenizers, decoding).stream([Line(line)])
     (part,) = mine.hypotheses[0].parts
     length = min(len(given), len(part.target))
-    assert length >= 1
+    assert length > len(special.before)  # which is forced on both
     assert given[:length] == list(part.target)[:length]

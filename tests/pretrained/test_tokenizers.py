@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from transformer_jax.data.tokenizer import Tokenizers
 from transformer_jax.errors import InputError
 from transformer_jax.pretrained import FAMILIES
 from transformer_jax.pretrained.folder import read_tokenizers
+from transformer_jax.pretrained.new_tokens import with_tokens
 from transformer_jax.pretrained.words import Files, fairseq_table
 
 FOLDER = Path(__file__).parent / "tokenizers"
@@ -83,7 +85,7 @@ def test_both_kinds_of_files_are_one_tokenizer(name):
     texts = given(name)["texts"]
     first, second = opened(name), opened(f"{name}_json")
     assert first.source.encode(texts) == second.source.encode(texts)
-    assert first.target.special == second.target.special
+    assert replace(first.target.special, others=()) == replace(second.target.special, others=())
     ids = first.target.encode(texts)[0]
     assert first.target.pieces(ids) == second.target.pieces(ids)
 
@@ -97,6 +99,69 @@ def test_languages(name):
     back = opened(name, source_language=own["target_language"], target_language=own["source_language"])
     assert there.source.special != back.source.special
     assert there.digest != back.digest
+
+
+@pytest.mark.parametrize("name", OF_LANGUAGES)
+def test_a_piece_of_text_is_no_language(name):
+    target = opened(name).target
+    piece = next(piece for piece in target.written if piece.isalpha() and piece.islower())
+    with pytest.raises(InputError, match=re.escape(f"target_language={piece!r}: not among ")):
+        opened(name, **{**given(name)["languages"], "target_language": piece})
+
+
+@pytest.mark.parametrize("name", ["t5", "pegasus_json", "bart", "marian"])
+def test_a_language_where_there_is_no_such_choice(name):
+    with pytest.raises(InputError, match="source_language='deu': it has no such choice"):
+        opened(name, source_language="deu")
+
+
+def test_the_earlier_tokenizer_of_nllb_is_refused(tmp_path):
+    shutil.copytree(FOLDER / "nllb_json", tmp_path / "nllb")
+    config = json.loads((tmp_path / "nllb" / "tokenizer_config.json").read_text())
+    (tmp_path / "nllb" / "tokenizer_config.json").write_text(json.dumps({**config, "legacy_behaviour": True}))
+    with pytest.raises(InputError, match=r"tokenizer_config\.json: legacy_behaviour=true"):
+        opened("nllb_json", folder=tmp_path / "nllb")
+
+
+@pytest.mark.parametrize("name", OF_LANGUAGES)
+def test_special_tokens_write_nothing(name):
+    target = opened(name).target
+    (ids,) = target.encode(["a man"])
+    others = [token for token in target.special.others if token not in ids]
+    assert len(others) > 3
+    assert target.decode([[*target.framed(ids), *others]]) == target.decode([ids])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_stands_around_sentences_is_not_written_in_them(name):
+    """Padding above all: an encoder leaves it out."""
+    source = opened(name).source
+    (ids,) = source.encode(["a <pad> man </s> [PAD] <s> <|endoftext|>"])
+    assert source.special.marks.isdisjoint(ids)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "gpt2"])
+def test_new_tokens_are_read_back_from_the_files(name, tmp_path):
+    """All else stays where it was, languages too."""
+    before, new = opened(name), ["<2xx>", "Qux"]
+    tokenizers = Tokenizers.of(with_tokens(before.public, new))
+    text = "<2xx> two men Qux"
+    (ids,) = tokenizers.source.encode([text])
+    (first,), (last,) = tokenizers.source.encode(new)
+    assert (ids[0], ids[-1]) == (first, last)
+    assert tokenizers.source.encode(["two men"])[0] == before.source.encode(["two men"])[0]
+    assert before.source.encode([text])[0] != ids
+    for file, data in tokenizers.public.files.items():
+        (tmp_path / file).write_bytes(data)
+    fields = json.loads((FOLDER / name / "config.json").read_text())
+    size = max(fields["vocab_size"], *(1 + token for token in (first, last)))
+    (tmp_path / "config.json").write_text(json.dumps({**fields, "vocab_size": size}))
+    again = opened(name, folder=tmp_path)
+    assert again.source.framed(again.source.encode([text])[0]) == tokenizers.source.framed(ids)
+    assert again.source.decode([ids]) == tokenizers.source.decode([ids])
+    assert again.source.decode([ids])[0].replace(" ", "") == text.replace(" ", "")
+    with pytest.raises(InputError, match="new_tokens: 'Qux' is in the vocabulary already"):
+        with_tokens(tokenizers.public, ["Qux"])
 
 
 def test_a_language_that_nothing_names_is_asked_for():

@@ -28,6 +28,7 @@ from transformer_jax.config import (
 from transformer_jax.data.tokenizer import train_tokenizers
 from transformer_jax.errors import FAILED_CHECK, InputError
 from transformer_jax.runs import RunFolder
+from transformer_jax.training import data as datasets
 from transformer_jax.training import loop, manifest, reproduction
 from transformer_jax.training.metrics import read
 from transformer_jax.training.reproduction import reproduce
@@ -261,7 +262,7 @@ class TestRefused:
         change_sessions(run, versions=versions | {"sentencepiece": "0.1.9"})
         other = dataclasses.replace(experiment.model, vocab_size=23)
         monkeypatch.setattr(
-            reproduction, "train_tokenizers", lambda config, model, *texts: train_tokenizers(config, other, *texts)
+            datasets, "train_tokenizers", lambda config, model, *texts: train_tokenizers(config, other, *texts)
         )
         here = versions["sentencepiece"]
         self.check(run, f"sentencepiece {here} makes another tokenizer here than 0.1.9 did", "install 0.1.9")

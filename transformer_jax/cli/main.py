@@ -25,7 +25,7 @@ VERBS = {
     "attend": "draw what every head of a layer attends to in a sentence and its translation",
 }
 
-_MODULES = {"import": "importing"}  # of verbs that are words of Python
+MODULES = {"import": "importing"}  # of verbs that are words of Python
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 BROKEN_PIPE = 141  # 128 + SIGPIPE
@@ -70,7 +70,7 @@ def _run(arguments: Sequence[str]) -> int:
         hint = f"did you mean {close[0]}?" if close else f"one of {', '.join(VERBS)}"
         raise InputError(f"no such verb: {verb}; {hint}")
     try:
-        code: int = importlib.import_module(f"transformer_jax.cli.{_MODULES.get(verb, verb)}").main(others)
+        code: int = importlib.import_module(f"transformer_jax.cli.{MODULES.get(verb, verb)}").main(others)
     except SystemExit as stop:  # after --help
         return int(stop.code or 0)
     return code

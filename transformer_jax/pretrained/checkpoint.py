@@ -46,6 +46,7 @@ FAMILIES = {
 }
 
 
+_OF_A_MODEL = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
 SHARD_BYTES = 2**31  # few files, also of the largest models
 
 
@@ -252,6 +253,6 @@ def _write_tensors(folder: Path, tensors: dict[str, Tensor], leaves: dict[str, A
 
 def _remove_others(folder: Path, written: set[str]) -> None:
     """Removes the files of a model that was there before, of which one would be taken for this one."""
-    for path in (*folder.glob("model*.safetensors"), folder / INDEX):
-        if path.name not in written:
-            path.unlink(missing_ok=True)
+    for path in folder.iterdir():
+        if path.name not in written and _OF_A_MODEL.fullmatch(path.name):
+            path.unlink()

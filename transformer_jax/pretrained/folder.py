@@ -1,5 +1,8 @@
 """A checkpoint's whole folder, model and tokenizer: in and out."""
 
+import os
+import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -9,6 +12,7 @@ from jax.sharding import Mesh
 from transformer_jax.adapters import merged
 from transformer_jax.config import DecodingConfig, ModelConfig
 from transformer_jax.data.tokenizer import Tokenizers
+from transformer_jax.errors import InputError
 from transformer_jax.files import write_atomically
 from transformer_jax.models import Parameters, Transformer
 from transformer_jax.pretrained.checkpoint import FAMILIES, Checkpoint, read_checkpoint, write_checkpoint
@@ -16,7 +20,7 @@ from transformer_jax.pretrained.generation import told
 from transformer_jax.pretrained.hub import local_folder
 from transformer_jax.pretrained.publish import published, published_files, published_type
 from transformer_jax.pretrained.settings import Settings
-from transformer_jax.pretrained.words import GENERATION, Files, json_bytes, load_json, read_words
+from transformer_jax.pretrained.words import FILES, GENERATION, Files, generation_of, json_bytes, read_words
 
 
 class Pretrained(NamedTuple):
@@ -107,8 +111,23 @@ def save_pretrained(
         checkpoint = Checkpoint(public.model_type, config, params, dict(public.settings))
         files = dict(public.files)
     if decoding is not None:
-        own = load_json(files.get(GENERATION, b"{}"), GENERATION) | told(decoding)
-        files[GENERATION] = json_bytes(own)
+        files[GENERATION] = json_bytes(generation_of(files, checkpoint.settings) | told(decoding))
+    if folder.exists():
+        _write(folder, checkpoint, files)
+        return
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as beside:
+            _write(Path(beside, folder.name), checkpoint, files)
+            os.replace(Path(beside, folder.name), folder)  # whole or not at all
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written: {error.strerror}") from None
+
+
+def _write(folder: Path, checkpoint: Checkpoint, files: Mapping[str, bytes]) -> None:
     write_checkpoint(folder, checkpoint)
     for name, data in files.items():
         write_atomically(folder / name, data)
+    for name in FILES:  # of a tokenizer that was there before, one might be taken for this one's
+        if name not in files:
+            (folder / name).unlink(missing_ok=True)

@@ -23,8 +23,9 @@ def decoding_of(tokenizers: Tokenizers) -> DecodingConfig:
     public = tokenizers.public
     if public is None:
         return DecodingConfig()
-    own = load_json(public.files.get(GENERATION, b"{}"), GENERATION)
-    settings = Settings({**public.settings, **own}, GENERATION if own else "config.json")
+    settings = Settings(public.settings)
+    if GENERATION in public.files:  # then transformers does not look into config.json
+        settings = Settings(load_json(public.files[GENERATION], GENERATION), GENERATION)
     suppressed = sorted(set(_suppressed(settings)) - {public.target.special.pad})
     least = max(settings.number("min_length", 0) - 1, settings.number("min_new_tokens", 0), 0)  # without the start
     try:
@@ -55,9 +56,12 @@ def _suppressed(settings: Settings) -> Iterator[int]:
 
 def told(decoding: DecodingConfig) -> dict[str, Any]:
     """The fields of generation_config.json of a decoding, as far as there are such."""
-    return {
+    fields: dict[str, Any] = {
         "num_beams": decoding.beam,
-        "length_penalty": decoding.length_penalty,
         "no_repeat_ngram_size": decoding.no_repeated_ngram,
         "repetition_penalty": decoding.repetition_penalty,
+        "min_new_tokens": decoding.min_length,
     }
+    if decoding.length_offset == 0:  # with another one, there is no such penalty there
+        fields["length_penalty"] = decoding.length_penalty
+    return fields | ({"suppress_tokens": list(decoding.suppressed)} if decoding.suppressed else {})

@@ -25,6 +25,7 @@ def _config(settings: Settings, untied: bool) -> ModelConfig:
 
 def _frames(words: Words, config: ModelConfig) -> Sides:
     """The language stands before every sentence."""
+    words.refuse_legacy()
     source, target = (words.special(config, _END, before=(words.language(side, "__{}__"),)) for side in (0, 1))
     return source, target
 

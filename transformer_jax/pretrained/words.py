@@ -22,15 +22,19 @@ JSON = "tokenizer.json"
 BOTH = ("source.spm", "target.spm")  # of Marian, whose two models share one table of pieces
 MODELS = ("sentencepiece.bpe.model", "spiece.model", "sentencepiece.model", "spm.model")
 GENERATION = "generation_config.json"
+TOKENIZER = "tokenizer_config.json"
 _BESIDE = (
     "vocab.json",
     "merges.txt",
     "vocab.txt",
     "added_tokens.json",
     "special_tokens_map.json",
-    "tokenizer_config.json",
+    TOKENIZER,
     GENERATION,
 )
+FILES = (JSON, *BOTH, *MODELS, *_BESIDE)  # all that belong to a tokenizer, and the settings of generation
+_SIDES = "source_language", "target_language"
+_GAP = r"<extra_id_\d+>"  # what T5 writes for a part that is left out
 _FORCED = "forced_bos_token_id"
 _LANGUAGE = re.compile(r">>.+<<|__[a-z]+__|[a-z]{2}_[A-Z]{2}|[a-z]{3}_[A-Z][a-z]{3}")  # codes, as families write them
 
@@ -55,13 +59,43 @@ def json_bytes(fields: Any) -> bytes:
     return (json.dumps(fields, indent=2, ensure_ascii=False) + "\n").encode()
 
 
+_GENERATED = (
+    "bad_words_ids",
+    "bos_token_id",
+    "decoder_start_token_id",
+    "early_stopping",
+    "eos_token_id",
+    _FORCED,
+    "forced_eos_token_id",
+    "length_penalty",
+    "max_length",
+    "min_length",
+    "no_repeat_ngram_size",
+    "num_beams",
+    "pad_token_id",
+    "repetition_penalty",
+    "suppress_tokens",
+)
+
+
+def generation_of(files: Mapping[str, bytes], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of generation_config.json; where there is none, those that config.json has of it.
+
+    Raises:
+        InputError: where it is no JSON, or no object.
+    """
+    if GENERATION in files:
+        return load_json(files[GENERATION], GENERATION)
+    return {name: settings[name] for name in _GENERATED if settings.get(name) is not None}
+
+
 class Files:
     """The files of a checkpoint beside its weights, by name."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.data: dict[str, bytes] = {}
-        for name in (JSON, *BOTH, *MODELS, *_BESIDE):
+        for name in FILES:
             try:
                 self.data[name] = (folder / name).read_bytes()
             except FileNotFoundError:
@@ -92,9 +126,39 @@ class Files:
             raise InputError(f"{settings.origin}: no table of pieces with an id each; download it again")
         return by_id(settings.fields)
 
+    def with_added(self, pieces: list[str]) -> tuple[list[str], set[str]]:
+        """The pieces with those that were added to them later, and which these are; special ones are not among them.
+
+        Raises:
+            InputError: where the files are damaged.
+        """
+        settings = self.settings(TOKENIZER)
+        origin, found = f"{settings.origin}: added_tokens_decoder", settings.get("added_tokens_decoder", {})
+        if not isinstance(found, dict) or not all(own.isdecimal() and len(own) < 9 for own in found):
+            raise InputError(f"{origin}: no table of tokens; download it again")
+        special = {_content(own, origin) for own in found.values() if isinstance(own, dict) and own.get("special")}
+        added = {_content(own, origin): int(token) for token, own in found.items()}
+        new = {piece: token for piece, token in added.items() if piece not in special and piece not in pieces}
+        if any(token < len(pieces) and pieces[token] for token in new.values()) or len(set(new.values())) < len(new):
+            raise InputError(f"{origin}: two pieces of one id; download it again")
+        room = [""] * max(1 + max(new.values(), default=-1) - len(pieces), 0)
+        by_token = {token: piece for piece, token in new.items()}
+        return [by_token.get(token, piece) for token, piece in enumerate([*pieces, *room])], set(new)
+
+    def tell_languages(
+        self, languages: tuple[str | None, str | None], settings: Settings, target: SpecialTokens
+    ) -> None:
+        """Writes the languages into the files, so that what goes out again is opened for the same ones."""
+        told = {own: code for own, code in zip(("src_lang", "tgt_lang"), languages, strict=True) if code is not None}
+        if told:
+            self.data[TOKENIZER] = json_bytes(self.settings(TOKENIZER).fields | told)
+        if told and target.before:
+            fields = generation_of(self.data, settings.fields)
+            self.data[GENERATION] = json_bytes(fields | {_FORCED: target.before[0]})
+
     def additional(self) -> list[str]:
         """The special tokens that the tokenizer has beside the usual ones, languages say, in the order of their ids."""
-        for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        for name in ("special_tokens_map.json", TOKENIZER):
             settings = self.settings(name)
             for field in ("additional_special_tokens", "extra_special_tokens"):
                 found = settings.get(field, None)
@@ -130,6 +194,7 @@ class Words:
     ) -> None:
         self._ids = {piece: token for token, piece in enumerate(pieces) if piece}
         self.settings, self._files, self.languages = settings, files, languages
+        self.used = set[int]()  # the languages that were asked for
 
     def __contains__(self, piece: str) -> bool:
         return piece in self._ids
@@ -149,9 +214,29 @@ class Words:
         """The id of the first of these pieces that there is, or None."""
         return next((self._ids[piece] for piece in pieces if piece in self._ids), None)
 
+    def check_used(self) -> None:
+        """Checks that the languages that were named mean something to the family.
+
+        Raises:
+            InputError: naming one that does not.
+        """
+        for side, name in enumerate(_SIDES):
+            if self.languages[side] is not None and side not in self.used:
+                raise InputError(f"{self._files.folder}: {name}={self.languages[side]!r}: it has no such choice")
+
     def tokenizer_class(self) -> str:
         """What transformers reads the files with, where they say it."""
-        return self._files.settings("tokenizer_config.json").text("tokenizer_class", "")
+        return self._files.settings(TOKENIZER).text("tokenizer_class", "")
+
+    def refuse_legacy(self) -> None:
+        """Checks that a language stands where NLLB's later tokenizer puts it.
+
+        Raises:
+            InputError: where the files ask for the earlier one.
+        """
+        config = self._files.settings(TOKENIZER)
+        if config.get("legacy_behaviour", False):
+            raise InputError(f"{config.origin}: legacy_behaviour=true: a language behind the sentence is not supported")
 
     def language(self, side: int, form: str = "{}") -> int:
         """The code of the source's (0) or the target's (1) language.
@@ -163,14 +248,15 @@ class Words:
         Raises:
             InputError: where none was named and the files say none, and where there is no such code.
         """
-        name = ("source_language", "target_language")[side]
-        config = self._files.settings("tokenizer_config.json")
+        name = _SIDES[side]
+        config = self._files.settings(TOKENIZER)
         code = self.languages[side] or config.text(("src_lang", "tgt_lang")[side], "")
         known = sorted(filter(_LANGUAGE.fullmatch, self._ids))
         told = f"{', '.join(known[:4])} ... {known[-1]}" if len(known) > 5 else ", ".join(known)
         if not code:
             raise InputError(f"{self._files.folder}: {name} must be named: it has {told}")
-        found = self.find(form.format(code), code)
+        self.used.add(side)
+        found = self.find(*filter(_LANGUAGE.fullmatch, (form.format(code), code)))
         if found is None:
             raise InputError(f"{self._files.folder}: {name}={code!r}: not among {told}")
         return found
@@ -237,26 +323,40 @@ def read_words(
     """
     folder, found, vocab_size = files.folder, files.data, config.vocab_size
     added: tuple[str, ...] = ()
+    others: list[int]
     pieces: Sequence[str]
     stored: tuple[str, ...] | None = None
     if JSON in found:
         names = (JSON, JSON)
-        pieces = _json_pieces(found[JSON], str(folder / JSON), vocab_size)
+        pieces, others = _json_pieces(found[JSON], str(folder / JSON), vocab_size)
     else:
         names = _models(files)
         own = table(model_pieces(found[names[0]], str(folder / names[0])), files)
+        own, new = files.with_added(own)
         if len(own) > vocab_size:
             raise InputError(
                 f"{folder}: its tokenizer has {len(own)} pieces, but the model has a vocabulary of {vocab_size}"
             )
         pieces = stored = (*own, *[""] * (vocab_size - len(own)))
-        added = tuple(piece for piece in own if re.fullmatch(r">>.+<<|<extra_id_\d+>", piece))
-    sides = _forced(frames(Words(pieces, settings, files, languages), config), settings, files, vocab_size)
+        added = tuple(piece for piece in own if piece in new or re.fullmatch(rf">>.+<<|{_GAP}", piece))
+        silent = {"<s>", "</s>", "<pad>", "<mask>", *files.additional()} - new
+        others = [token for token, piece in enumerate(own) if piece in silent or re.fullmatch(_GAP, piece)]
+    words = Words(pieces, settings, files, languages)
+    sides = _forced(frames(words, config), settings, files, vocab_size)
+    words.check_used()
     if stored is not None:
         _check_special(folder, stored, sides)
-    source, target = (PublicSide(name, special, stored, added) for name, special in zip(names, sides, strict=True))
+    source, target = (
+        PublicSide(name, _with_others(special, others), stored, added)
+        for name, special in zip(names, sides, strict=True)
+    )
+    files.tell_languages(languages, settings, target.special)
     model_type = settings.text("model_type")
     return Public(model_type, dict(settings.fields), vocab_size, source, target, dict(found))
+
+
+def _with_others(special: SpecialTokens, others: Sequence[int]) -> SpecialTokens:
+    return replace(special, others=tuple(token for token in others if token != special.unk))
 
 
 def _forced(sides: Sides, settings: Settings, files: Files, vocab_size: int) -> Sides:
@@ -266,8 +366,8 @@ def _forced(sides: Sides, settings: Settings, files: Files, vocab_size: int) -> 
         InputError: where there is no such token.
     """
     source, target = sides
-    said = next((own for own in (files.settings(GENERATION), settings) if own.get(_FORCED, None) is not None), None)
-    if said is None or target.before:
+    said = files.settings(GENERATION) if GENERATION in files.data else settings
+    if said.get(_FORCED, None) is None or target.before:
         return sides
     forced = said.number(_FORCED)
     if not 0 <= forced < vocab_size:
@@ -296,16 +396,18 @@ def _models(files: Files) -> tuple[str, str]:
     )
 
 
-def _json_pieces(data: bytes, origin: str, vocab_size: int) -> list[str]:
+def _json_pieces(data: bytes, origin: str, vocab_size: int) -> tuple[list[str], list[int]]:
+    """The pieces of a tokenizer.json by id, and which of them are special."""
     try:
         text = data.decode()
     except UnicodeDecodeError:
         raise InputError(f"{origin}: not UTF-8; download it again") from None
-    ids: Mapping[str, int] = open_json(text, origin).get_vocab()
+    tokenizer = open_json(text, origin)
+    ids: Mapping[str, int] = tokenizer.get_vocab()
     largest = max(ids.values(), default=-1)
     if largest >= vocab_size:
         raise InputError(f"{origin}: a piece with the id {largest}, but the model has a vocabulary of {vocab_size}")
-    return by_id(ids)
+    return by_id(ids), [token for token, own in tokenizer.get_added_tokens_decoder().items() if own.special]
 
 
 def ended_by(eos: int) -> Frames:

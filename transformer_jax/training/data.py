@@ -13,6 +13,7 @@ from transformer_jax.errors import InputError
 from transformer_jax.runs import RunFolder
 from transformer_jax.training import initial
 from transformer_jax.training.metrics import say
+from transformer_jax.translation.ensembles import check_models
 
 INITIAL = "initial weights"  # by what environment.json knows them
 
@@ -48,6 +49,7 @@ def load(experiment: Experiment, folder: RunFolder, mesh: Mesh) -> Data:
     processes.on_coordinator(lambda: runs.check_digests(folder, digests))
     processes.on_coordinator(lambda: _make_tokenizers(experiment, folder, train))
     tokenizers = Tokenizers.load(folder.tokenizer)
+    check_models(tokenizers, [experiment.model])
 
     def batches(pairs: Pairs) -> Pipeline:
         return Pipeline(pairs, tokenizers, experiment.batch, mesh, experiment.seed, folder.cache)
@@ -99,7 +101,13 @@ def _initial_digest(experiment: Experiment, folder: RunFolder) -> str | None:
     """That of the weights a run starts from; of one that has begun as it was then, for they are not needed any more."""
     if experiment.init_from is None:
         return None
-    return runs.recorded_digests(folder).get(INITIAL) or initial.initial_of(experiment).digest()
+    recorded = runs.recorded_digests(folder)
+    if recorded and INITIAL not in recorded:
+        raise InputError(
+            f"{folder.path}: did not start from a checkpoint; leave out --init-from {experiment.init_from}, or choose "
+            "another --workdir"
+        )
+    return recorded.get(INITIAL) or initial.initial_of(experiment).digest()
 
 
 def _make_tokenizers(experiment: Experiment, folder: RunFolder, train: Pairs) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from transformer_jax.pretrained import read_checkpoint
 from transformer_jax.pretrained.checkpoint import read_config
 from transformer_jax.pretrained.folder import read_tokenizers
 from transformer_jax.pretrained.hub import local_folder
-from transformer_jax.runs import RunFolder, open_run
+from transformer_jax.pretrained.new_tokens import with_tokens
+from transformer_jax.runs import RunFolder, has_trained, open_run
 from transformer_jax.training import manifest
 from transformer_jax.translation import load_tokenizers, read_parameters
 
@@ -78,7 +80,7 @@ def resolved(experiment: Experiment, workdir: str | Path | None = None) -> Exper
     """
     if experiment.init_from is None:
         return experiment
-    if workdir is not None and RunFolder(workdir).config.exists() and RunFolder(workdir).environment.exists():
+    if workdir is not None and has_trained(RunFolder(workdir)):
         base = open_run(workdir).model
     else:
         initial = initial_of(experiment)
@@ -106,45 +108,58 @@ def tokenizers_of(experiment: Experiment) -> Tokenizers:
         return tokenizers
     if tokenizers.public is None:
         raise InputError(f"finetuning.new_tokens={tokens}: only the tokenizers of public checkpoints take new ones")
-    return Tokenizers.of(tokenizers.public.with_tokens(tokens), str(experiment.init_from))
+    return Tokenizers.of(with_tokens(tokenizers.public, tokens), str(experiment.init_from))
 
 
-def parameters_of(experiment: Experiment, mesh: Mesh) -> Parameters:
+def parameters_of(experiment: Experiment, mesh: Mesh, digest: str | None = None) -> Parameters:
     """The parameters that a run starts with: those of the checkpoint, new words as the mean of all, adapters fresh.
 
+    Args:
+        experiment: of the run, with its model.
+        mesh: the devices that share them.
+        digest: what the weights have to be; None is any.
+
     Raises:
-        InputError: on a checkpoint that is damaged or at odds with its config.
+        InputError: on a checkpoint that is damaged or at odds with its config, and on other weights.
     """
     initial = initial_of(experiment)
+    if digest is not None and (found := initial.digest()) != digest:
+        raise InputError(
+            f"{experiment.init_from}: not the weights that the run started from: {found}, recorded {digest}"
+        )
     params = initial.parameters(mesh)
-    model, base = experiment.model, initial.model
-    if (model.vocab_size, model.lora_rank) == (base.vocab_size, base.lora_rank):
+    new = _new_ids(experiment)
+    if not new and not experiment.model.lora_rank:
         return params
-    abstract = abstract_parameters(model, mesh)
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-    complete = functools.partial(_completed, model, jax.random.key(experiment.seed))
-    found: Parameters = jax.jit(complete, out_shardings=shardings)(params)
-    return found
-
-
-def _completed(model: ModelConfig, key: jax.Array, params: Parameters) -> Parameters:
-    """Fresh parameters with all that there is in their places."""
-    fresh = nn.meta.unbox(initialise(model, key))
-    known = dict(jax.tree.flatten_with_path(params)[0])
-
-    def complete(path: Any, leaf: jax.Array) -> jax.Array:
-        old = known.get(path)
-        return leaf if old is None else _grown(old, leaf.shape)
-
-    completed: Parameters = jax.tree.map_with_path(complete, fresh)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_parameters(experiment.model, mesh))
+    complete = functools.partial(_completed, experiment.model, jax.random.key(experiment.seed), new)
+    completed: Parameters = jax.jit(complete, out_shardings=shardings)(params)
     return completed
 
 
-def _grown(leaf: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """The leaf with the mean of its rows behind them, as many as are missing along the one axis that is longer."""
-    for axis, size in enumerate(shape):
-        missing = size - leaf.shape[axis]
-        if missing:
-            mean = jnp.repeat(leaf.mean(axis, keepdims=True), missing, axis)
-            leaf = jnp.concatenate([leaf, mean], axis)
-    return leaf
+def _new_ids(experiment: Experiment) -> list[int]:
+    tokens, target = experiment.finetuning.new_tokens, tokenizers_of(experiment).target
+    return [ids[0] for ids in target.encode(tokens)]
+
+
+def _completed(model: ModelConfig, key: jax.Array, new: Sequence[int], params: Parameters) -> Parameters:
+    """Fresh parameters with all that there is in their places, and the mean of all words in those of new ones."""
+    known = dict(jax.tree.flatten_with_path(params)[0])
+
+    def complete(path: Any, box: Any) -> jax.Array:
+        leaf: jax.Array = nn.meta.unbox(box)
+        if path not in known:
+            return leaf
+        old = known[path]
+        if not new or "vocab" not in box.names:
+            return old
+        axis = box.names.index("vocab")
+        rows, mean = jnp.moveaxis(old, axis, 0), jnp.mean(old, axis)
+        rows = jnp.concatenate([rows, jnp.zeros((leaf.shape[axis] - len(rows), *rows.shape[1:]), rows.dtype)])
+        return jnp.moveaxis(rows.at[jnp.array(new)].set(mean), 0, axis)
+
+    boxed = initialise(model, key)
+    completed: Parameters = jax.tree.map_with_path(
+        complete, boxed, is_leaf=lambda node: isinstance(node, nn.LogicallyPartitioned)
+    )
+    return completed

@@ -31,7 +31,7 @@ from transformer_jax.training.observer import Observer
 from transformer_jax.training.position import Position
 from transformer_jax.training.profiling import Profile
 from transformer_jax.training.step import SPIKE, StepReport, Trainer, TrainState
-from transformer_jax.training.trained import share_trained
+from transformer_jax.training.trained import rates_of, share_trained
 from transformer_jax.translation import Translator, read_parameters
 
 SAMPLES = 5  # translations shown at the end
@@ -58,7 +58,9 @@ def train(experiment: Experiment, workdir: str | Path, *, until: int | None = No
 
 def train_among(experiment: Experiment, workdir: str | Path, *, until: int | None = None, profile: bool = False) -> int:
     """What `train` does, among processes that are connected already."""
+    initial.initial_of.cache_clear()
     experiment = initial.resolved(experiment, workdir)
+    rates_of(experiment.model, experiment.training)  # which names patterns that fit nothing
     mesh = sharding.make_mesh(experiment.mesh)
     sharding.check_mesh(mesh, experiment.model)
     sharding.check_rows(mesh, experiment.batch.rows)
@@ -88,7 +90,11 @@ def _train(experiment: Experiment, folder: RunFolder, mesh: jax.sharding.Mesh, u
         checkpoints_of(folder, experiment) as checkpoints,
         Profile(folder.profile if profile else None) as steps,
     ):
-        start = None if experiment.init_from is None else functools.partial(initial.parameters_of, experiment, mesh)
+        start = (
+            None
+            if experiment.init_from is None
+            else functools.partial(initial.parameters_of, experiment, mesh, data.initial)
+        )
         total = config.steps or data.training_batches.total_steps(config.epochs or 0)
         trainer = Trainer(experiment, mesh, total, start)
         if trainer.rates is not None:

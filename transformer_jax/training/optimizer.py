@@ -9,7 +9,7 @@ import optax
 from transformer_jax.config import Adam, AdamW, OptimizerConfig, PaperSchedule, Schedule, ScheduleConfig
 from transformer_jax.errors import InputError
 
-DECAYED = ("kernel", "table")  # weight decay is for matrices; biases and norms go without
+DECAYED = ("kernel", "table", "lora_a", "lora_b")  # weight decay is for matrices; biases and norms go without
 
 
 def learning_rate(config: ScheduleConfig, width: int, total_steps: int) -> optax.Schedule:

@@ -21,11 +21,17 @@ class SpecialTokens:
     start: int  # what the decoder reads first
     before: tuple[int, ...] = ()  # the code of the language, say
     behind: tuple[int, ...] = ()
+    others: tuple[int, ...] = ()  # that write nothing either: other languages, a mask
+
+    @property
+    def marks(self) -> frozenset[int]:
+        """Those that stand around sentences, or start one."""
+        return frozenset({self.pad, self.eos, self.start, *self.before, *self.behind})
 
     @property
     def silent(self) -> frozenset[int]:
         """Those that write nothing."""
-        return frozenset({self.pad, self.eos, self.start, *self.before, *self.behind})
+        return self.marks | frozenset(self.others)
 
 
 class Tokenizer(abc.ABC):

@@ -53,7 +53,12 @@ class JsonTokenizer(Tokenizer):
         """
         check_texts(texts)
         found = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
-        return [list(own.ids) if text.strip() else [] for text, own in zip(texts, found, strict=True)]
+        return [self._without_marks(own.ids) if text.strip() else [] for text, own in zip(texts, found, strict=True)]
+
+    def _without_marks(self, ids: Sequence[int]) -> list[int]:
+        """The ids without what stands around sentences: written in a text, padding say is unknown, not padding."""
+        marks, unknown = self.special.marks, [] if self.special.unk is None else [self.special.unk]
+        return [own for token in ids for own in (unknown if token in marks else [token])]
 
     def decode(self, ids: Iterable[Iterable[SupportsIndex]]) -> list[str]:
         """The text of each sequence of ids; special ones write nothing."""
@@ -83,18 +88,3 @@ def open_json(text: str, origin: str) -> Any:
         return tokenizers.Tokenizer.from_str(text)
     except Exception as error:  # that library raises nothing narrower
         raise InputError(f"{origin}: not a file of the tokenizers library ({error})") from None
-
-
-def with_added(data: bytes, tokens: Sequence[str]) -> tuple[bytes, list[int]]:
-    """A tokenizer.json with more pieces, which are cut out of a text whole, and their ids.
-
-    Raises:
-        InputError: on a piece that is there already.
-    """
-    own = open_json(data.decode(), "tokenizer.json")
-    known = own.get_vocab()
-    for token in tokens:
-        if token in known:
-            raise InputError(f"new_tokens: {token!r} is in the vocabulary already")
-    own.add_tokens(list(tokens))
-    return own.to_str().encode(), [own.token_to_id(token) for token in tokens]

@@ -2,12 +2,12 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from transformer_jax.data.tokenizer.base import SpecialTokens, Tokenizer
-from transformer_jax.data.tokenizer.json_tokenizer import JsonTokenizer, with_added
+from transformer_jax.data.tokenizer.json_tokenizer import JsonTokenizer
 from transformer_jax.data.tokenizer.sentence_piece import SentencePiece
 from transformer_jax.errors import InputError
 from transformer_jax.files import write_atomically
@@ -58,49 +58,6 @@ class Public:
             return JsonTokenizer(data.decode(), origin, side.special, self.vocab_size)
         except UnicodeDecodeError:
             raise InputError(f"{origin}: not UTF-8; download it again") from None
-
-    def with_tokens(self, tokens: Sequence[str]) -> "Public":
-        """The same with more pieces, which are cut out of a text whole; they get the rows that a model has to spare.
-
-        The files say it too: as pieces that were added, and in vocab.json where there is one.
-
-        Raises:
-            InputError: on a piece that is there already.
-        """
-        if not tokens:
-            return self
-        if self.source.file.endswith(".json"):
-            data, ids = with_added(self.files[self.source.file], tokens)
-            size, files, sides = max(self.vocab_size, *(1 + token for token in ids)), {self.source.file: data}, self
-        else:
-            sides = self._with_pieces(tokens)
-            size, files = sides.vocab_size, sides._files_with(tokens)
-        return dataclasses.replace(sides, vocab_size=size, files={**self.files, **files})
-
-    def _with_pieces(self, tokens: Sequence[str]) -> "Public":
-        before = self.source.pieces
-        assert before is not None  # as SentencePiece models of public checkpoints have them
-        used = max((place for place, piece in enumerate(before) if piece), default=-1) + 1
-        twice = next((token for token in tokens if token in before), None)
-        if twice is not None:
-            raise InputError(f"new_tokens: {twice!r} is in the vocabulary already")
-        pieces = (*before[:used], *tokens, *before[used + len(tokens) :])
-        source, target = (
-            dataclasses.replace(side, pieces=pieces, added=(*side.added, *tokens))
-            for side in (self.source, self.target)
-        )
-        return dataclasses.replace(self, vocab_size=len(pieces), source=source, target=target)
-
-    def _files_with(self, tokens: Sequence[str]) -> dict[str, bytes]:
-        assert self.source.pieces is not None
-        ids = {token: self.source.pieces.index(token) for token in tokens}
-        config = json.loads(self.files.get("tokenizer_config.json", b"{}"))
-        added = {str(token): {"content": piece, "normalized": False, "special": False} for piece, token in ids.items()}
-        config["added_tokens_decoder"] = {**config.get("added_tokens_decoder", {}), **added}
-        found = {"tokenizer_config.json": config}
-        if "vocab.json" in self.files:
-            found["vocab.json"] = {**json.loads(self.files["vocab.json"]), **ids}
-        return {name: (json.dumps(own, indent=2, ensure_ascii=False) + "\n").encode() for name, own in found.items()}
 
     def save(self, folder: Path) -> None:
         """Writes all files into `folder`, which is made if need be.
