@@ -11,8 +11,6 @@ from transformer_jax.sharding import make_mesh
 
 ONE, DATA, FSDP, TENSOR, ALL = (1, 1, 1), (8, 1, 1), (1, 8, 1), (1, 1, 4), (2, 2, 2)  # data, fsdp, tensor
 
-QUICK = {"xla_cpu_use_fusion_emitters": False}  # compiler options: less than half the time, and the same collectives
-
 ROWS, SOURCE, TARGET = 16, 5, 7
 SIZES = {"encoder_layers": 1, "decoder_layers": 2, "width": 24, "num_heads": 4, "head_width": 5, "ffn_width": 28}
 TIED = ModelConfig(vocab_size=52, dropout=0.0, **SIZES)

@@ -89,6 +89,14 @@ def compiled(tmp_path_factory):
     }
 
 
+@pytest.fixture(scope="module")
+def optimized(compiled, tmp_path_factory):
+    """The same for programs that are compiled as users compile them, not quickly as tests do."""
+    quick = ("JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS")  # of tests/conftest.py
+    kept = {name: value for name, value in compiled.items() if name not in quick}
+    return {**kept, "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("optimized"))}
+
+
 def run(file: Path, workdir: Path, environment: dict[str, str], *death: str) -> subprocess.CompletedProcess:
     command = [sys.executable, str(Path(__file__).with_name("run_and_die.py")), str(file), str(workdir), *death]
     return subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -99,6 +107,15 @@ def straight(experiment_file, compiled, tmp_path_factory):
     """The run that nothing happened to."""
     workdir = tmp_path_factory.mktemp("runs") / "straight"
     result = run(experiment_file, workdir, compiled)
+    assert result.returncode == 0, result.stderr
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def straight_optimized(experiment_file, optimized, tmp_path_factory):
+    """That run, of programs that are compiled as users compile them."""
+    workdir = tmp_path_factory.mktemp("runs") / "optimized"
+    result = run(experiment_file, workdir, optimized)
     assert result.returncode == 0, result.stderr
     return workdir
 
@@ -274,13 +291,13 @@ def test_rows_that_the_devices_cannot_share_are_found_before_any_data_is_read(ex
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
-def test_deaths_drawn_by_seed(straight, experiment_file, compiled, tmp_path, seed):
+def test_deaths_drawn_by_seed(straight_optimized, experiment_file, optimized, tmp_path, seed):
     """Behind any step and in any save, each behind the one before, as far as the run got to be saved."""
-    last = metrics.read(straight / "metrics.jsonl")[-1]["step"]
+    last = metrics.read(straight_optimized / "metrics.jsonl")[-1]["step"]
     for step in sorted(random.Random(seed).sample(range(1, last), 4)):
         is_saved = step % 3 == 0 or step % 5 == 0
         death = ("save" if is_saved and step % 2 else "step", str(step))
-        assert run(experiment_file, tmp_path / "run", compiled, *death).returncode == -signal.SIGKILL, death
-    result = run(experiment_file, tmp_path / "run", compiled)
+        assert run(experiment_file, tmp_path / "run", optimized, *death).returncode == -signal.SIGKILL, death
+    result = run(experiment_file, tmp_path / "run", optimized)
     assert result.returncode == 0, result.stderr
-    assert_same_run(straight, tmp_path / "run")
+    assert_same_run(straight_optimized, tmp_path / "run")

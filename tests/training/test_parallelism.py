@@ -6,7 +6,7 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
-from parallel import ALL, DATA, FSDP, ONE, QUICK, TENSOR, TIED, UNTIED, make_batch, mesh_of
+from parallel import ALL, DATA, FSDP, ONE, TENSOR, TIED, UNTIED, make_batch, mesh_of
 
 from transformer_jax import projection
 from transformer_jax.attention import blockwise_attention, paths
@@ -53,7 +53,6 @@ def first_step(config, shape, accumulation=1, unroll=1, **options):
         on_mesh(mesh, compute),
         in_shardings=(places, batch_sharding(mesh)),
         out_shardings=(places, None),
-        compiler_options=QUICK,
     )
     grads, sums = jax.device_get(step(parameters(config), make_batch()))
     return float(sums.loss), grads

@@ -14,7 +14,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from parallel import ALL, DATA, FSDP, ONE, QUICK, ROWS, SOURCE, TARGET, TENSOR, TIED, make_batch, mesh_of
+from parallel import ALL, DATA, FSDP, ONE, ROWS, SOURCE, TARGET, TENSOR, TIED, make_batch, mesh_of
 
 from transformer_jax.config import Adam, BatchConfig, Experiment, ModelConfig, Numerals, Schedule, TrainingConfig
 from transformer_jax.initialisation import abstract_parameters
@@ -44,7 +44,7 @@ def trainer(shape):
 def birth(shape):
     """The compiled program that makes the state before the first step."""
     places = trainer(shape).state_sharding
-    return jax.jit(trainer(shape).new_state, out_shardings=places, compiler_options=QUICK).lower().compile()
+    return jax.jit(trainer(shape).new_state, out_shardings=places).lower().compile()
 
 
 @functools.cache
@@ -60,7 +60,7 @@ def step(shape):
     def with_leaves(state, leaves, asked):
         return ours.train_step(state, jax.tree.unflatten(structure, leaves), asked)
 
-    program = jax.jit(with_leaves, out_shardings=(ours.state_sharding, None), compiler_options=QUICK)
+    program = jax.jit(with_leaves, out_shardings=(ours.state_sharding, None))
     lowered = program.lower(ours.abstract_state, batch_on(shape), ours.asked(0))
     with standard_error() as said:
         compiled = lowered.compile()
@@ -186,7 +186,7 @@ def test_the_collectives_of_a_loop_over_layers():
     def grads(params, leaves):
         return jax.grad(lambda params: batch_loss(model, params, jax.tree.unflatten(structure, leaves)).loss)(params)
 
-    program = jax.jit(on_mesh(mesh_of(FSDP), grads), out_shardings=places, compiler_options=QUICK)
+    program = jax.jit(on_mesh(mesh_of(FSDP), grads), out_shardings=places)
     found = collectives(program.lower(params, batch_on(FSDP)).compile().as_text())
     assert max(one.times for one in found) == TIED.decoder_layers
     assert_as_meant(found, FSDP)
@@ -202,13 +202,7 @@ def test_layers_computed_again_take_less_memory():
         def loss(params, tokens):
             return Transformer(config, remat=remat).apply({"params": params}, tokens, method="encode")[0].sum()
 
-        return (
-            jax.jit(jax.grad(loss), compiler_options=QUICK)
-            .lower(shapes, tokens)
-            .compile()
-            .memory_analysis()
-            .temp_size_in_bytes
-        )
+        return jax.jit(jax.grad(loss)).lower(shapes, tokens).compile().memory_analysis().temp_size_in_bytes
 
     none, products, full = (temporary(remat) for remat in ("none", "products", "full"))
     assert full < 0.6 * products < 0.6 * 0.6 * none
