@@ -33,10 +33,11 @@ from transformer_jax.models import Transformer
 from transformer_jax.pretrained import load_pretrained, save_pretrained
 from transformer_jax.runs import RunFolder, open_run
 from transformer_jax.sharding import data_mesh
-from transformer_jax.training import initial
+from transformer_jax.training import initial, loop
 from transformer_jax.training.importing import import_checkpoint
 from transformer_jax.training.loop import train
 from transformer_jax.training.reproduction import reproduce
+from transformer_jax.training.step import Trainer
 from transformer_jax.training.trained import rates_of, scaled, share_trained
 from transformer_jax.translation import Translator, read_parameters
 
@@ -54,6 +55,25 @@ def home(tmp_path_factory):
     (folder / "train.source").write_text("".join(f"{line}\n" for line in ENGLISH))
     (folder / "train.target").write_text("".join(f"{line}\n" for line in GERMAN))
     return folder
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    return {}
+
+
+@pytest.fixture(autouse=True)
+def few_programs(monkeypatch, compiled):
+    """What a run compiles serves the runs of the same experiment, too; what each starts from is its own."""
+
+    def trainer(experiment, mesh, total, start):
+        key = experiment, mesh, total
+        if key not in compiled:
+            compiled[key] = Trainer(experiment, mesh, total)
+        compiled[key]._initial = start
+        return compiled[key]
+
+    monkeypatch.setattr(loop, "Trainer", trainer)
 
 
 @pytest.fixture
@@ -116,19 +136,11 @@ def test_on_eight_devices_it_learns_and_resumes_to_the_bit(home, tmp_path):
 
 @pytest.mark.usefixtures("one_device")
 class TestOnOneDevice:
-    def test_the_first_step_starts_from_the_checkpoint(self, home, tmp_path):
-        """At a rate of nothing, a step changes nothing; what was not begun from fresh parameters shows."""
-        tiny = Schedule(kind="constant", peak=1e-30, warmup_steps=0)
-        assert train(experiment(home, steps=1, schedule=tiny), tmp_path) == 0
-        model, found = reached(tmp_path)
-        for path, leaf in start_of(home).items():
-            np.testing.assert_array_equal(found[path], leaf, err_msg=path)
-        assert (model.model.pad_id, model.model.dropout) == (37, 0.1)
-
     def test_what_is_frozen_stays_and_the_rest_moves(self, home, tmp_path):
         frozen = ("encoder/*", "embedding/table", "decoder/layers/0/feed_forward/*")
         assert train(experiment(home, training=TrainingConfig(steps=1, frozen=frozen, accumulation=2)), tmp_path) == 0
-        found, before = reached(tmp_path)[1], start_of(home)
+        (own, found), before = reached(tmp_path), start_of(home)
+        assert (own.model.pad_id, own.model.dropout) == (37, 0.1)
         for path, leaf in found.items():
             stays = path.startswith(("encoder/", "embedding/", "decoder/layers/feed_forward/"))
             assert np.array_equal(leaf, before[path]) == stays, path

@@ -1,16 +1,17 @@
 """Models of our own as checkpoints of a public family."""
 
+import functools
 from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from whole import random_parameters
 
 from transformer_jax.config import ModelConfig
 from transformer_jax.data.tokenizer import OWN
 from transformer_jax.errors import InputError
-from transformer_jax.initialisation import init_parameters
 from transformer_jax.models import Transformer
 from transformer_jax.pretrained import published, read_checkpoint, write_checkpoint
 from transformer_jax.pretrained.publish import renumbered
@@ -20,14 +21,13 @@ SOURCE = jnp.array([[5, 7, 9, 4, 1], [4, 11, 1, 0, 0]])
 TARGET = jnp.array([[0, 3, 8, 12], [0, 6, 2, 9]])
 
 
-def parameters(config):
-    """None where it starts, so that a channel in the wrong place shows."""
-    params = init_parameters(config, jax.random.key(3))
-    return jax.tree.map(lambda leaf: leaf + 0.2 * jax.random.normal(jax.random.key(leaf.size), leaf.shape), params)
+@functools.partial(jax.jit, static_argnums=0)
+def applied(config, params, source, target):
+    return Transformer(config).apply({"params": params}, source, target)[0]
 
 
 def log_probs(config, params):
-    logits, _ = Transformer(config).apply({"params": params}, SOURCE, TARGET)
+    logits = applied(config, params, SOURCE, TARGET)
     return jax.nn.log_softmax(logits.at[..., config.pad_id].set(-jnp.inf))[..., 1:]
 
 
@@ -36,7 +36,7 @@ def published_log_probs(config, params):
     order = renumbered(config.vocab_size, OWN)
     places = jnp.asarray(np.argsort(order))
     assert order.tolist() == [1, 2, *range(3, config.vocab_size), 0]
-    logits, _ = Transformer(config).apply({"params": params}, places[SOURCE], places[TARGET])
+    logits = applied(config, params, places[SOURCE], places[TARGET])
     return jax.nn.log_softmax(logits[..., places].at[..., 0].set(-jnp.inf))[..., 1:]
 
 
@@ -44,7 +44,7 @@ def published_log_probs(config, params):
 @pytest.mark.parametrize(("norm", "model_type"), [("post", "marian"), ("pre", "pegasus")])
 def test_the_same_model(norm, model_type, positions, tmp_path):
     config = replace(CONFIG, norm=norm, positions=positions, norm_epsilon=1e-5)
-    params = parameters(config)
+    params = random_parameters(config)
     checkpoint = published(config, params, OWN, longest=17)
     assert checkpoint.model_type == model_type
     write_checkpoint(tmp_path, checkpoint)
@@ -54,7 +54,7 @@ def test_the_same_model(norm, model_type, positions, tmp_path):
 
 
 def test_another_epsilon_changes_little():
-    params = parameters(CONFIG)
+    params = random_parameters(CONFIG)
     checkpoint = published(CONFIG, params, OWN, longest=17)
     found = published_log_probs(checkpoint.config, checkpoint.params)
     np.testing.assert_allclose(found, log_probs(CONFIG, params), atol=3e-4)
@@ -74,4 +74,4 @@ def test_another_epsilon_changes_little():
 def test_what_they_do_not_have(fields, message):
     config = replace(CONFIG, **fields)
     with pytest.raises(InputError, match=message):
-        published(config, parameters(config), OWN, longest=17)
+        published(config, random_parameters(config), OWN, longest=17)

@@ -4,9 +4,12 @@ import json
 import shutil
 from pathlib import Path
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
+import numpy as np
 
-from transformer_jax.initialisation import init_parameters
+from transformer_jax.initialisation import initialise
 from transformer_jax.pretrained import FAMILIES, Checkpoint, write_checkpoint
 from transformer_jax.pretrained.settings import Settings
 
@@ -33,7 +36,17 @@ def write_whole(name, folder, seed=0):
     fields |= T5 if fields["model_type"] == "t5" else FAIRSEQ
     family = FAMILIES[fields["model_type"]]
     config = family.config(Settings(fields), False)
-    params = init_parameters(config, jax.random.key(seed))
-    params = jax.tree.map(lambda leaf: leaf + 0.3 * jax.random.normal(jax.random.key(leaf.size), leaf.shape), params)
-    write_checkpoint(folder, Checkpoint(fields["model_type"], config, params, fields))
+    write_checkpoint(folder, Checkpoint(fields["model_type"], config, random_parameters(config, seed), fields))
     return folder
+
+
+def random_parameters(config, seed=0):
+    """Parameters of which none is where it starts, so that one in the wrong place shows; drawn without compiling."""
+    generator = np.random.default_rng(seed)
+    shapes = jax.eval_shape(lambda: nn.meta.unbox(initialise(config, jax.random.key(0))))
+
+    def draw(path, leaf):
+        noise = 0.4 * generator.standard_normal(leaf.shape)
+        return jnp.asarray(noise + (path[-1].key == "scale"), leaf.dtype)
+
+    return jax.tree.map_with_path(draw, shapes)
