@@ -18,10 +18,8 @@ def test_an_average_is_decoded_and_not_trained_on(trained, experiment_file, tmp_
     )
     assert main(["train", str(experiment_file), "--workdir", str(output), "--batch.rows", "8"]) == 2
     last = capfd.readouterr().err.splitlines()[-1]
-    assert (
-        last
-        == f"error: {output}: holds an average of checkpoints, which cannot be trained on; choose another --workdir"
-    )
+    said = f"error: {output}: holds an average of checkpoints, which cannot be trained on; choose another --workdir"
+    assert last == f"{said}, and start from it with --init-from {output}"
 
 
 def test_an_average_is_bound_to_the_tokenizer_of_its_run(trained, foreign, tmp_path, refused, capfd):
