@@ -64,7 +64,10 @@ def compiled():
 
 @pytest.fixture(autouse=True)
 def few_programs(monkeypatch, compiled):
-    """What a run compiles serves the runs of the same experiment, too; what each starts from is its own."""
+    """What a run compiles serves the runs of the same experiment, too; what each starts from is its own.
+
+    Reports, of which the curves take seconds to draw, are those of any run, and tested there.
+    """
 
     def trainer(experiment, mesh, total, start):
         key = experiment, mesh, total
@@ -74,6 +77,7 @@ def few_programs(monkeypatch, compiled):
         return compiled[key]
 
     monkeypatch.setattr(loop, "Trainer", trainer)
+    monkeypatch.setattr(loop, "report", lambda *arguments: None)
 
 
 @pytest.fixture
