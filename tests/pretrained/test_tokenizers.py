@@ -12,9 +12,10 @@ from transformer_jax.config import ModelConfig
 from transformer_jax.data.tokenizer import Tokenizers
 from transformer_jax.errors import InputError
 from transformer_jax.pretrained import FAMILIES
+from transformer_jax.pretrained.files import Files
 from transformer_jax.pretrained.folder import read_tokenizers
 from transformer_jax.pretrained.new_tokens import with_tokens
-from transformer_jax.pretrained.words import Files, fairseq_table
+from transformer_jax.pretrained.words import fairseq_table
 
 FOLDER = Path(__file__).parent / "tokenizers"
 NAMES = sorted(path.name for path in FOLDER.iterdir())

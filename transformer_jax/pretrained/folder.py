@@ -16,11 +16,12 @@ from transformer_jax.errors import InputError
 from transformer_jax.files import write_atomically
 from transformer_jax.models import Parameters, Transformer
 from transformer_jax.pretrained.checkpoint import FAMILIES, Checkpoint, read_checkpoint, write_checkpoint
+from transformer_jax.pretrained.files import FILES, GENERATION, Files, generation_of, json_bytes
 from transformer_jax.pretrained.generation import told
 from transformer_jax.pretrained.hub import local_folder
 from transformer_jax.pretrained.publish import published, published_files, published_type
+from transformer_jax.pretrained.reading import read_words
 from transformer_jax.pretrained.settings import Settings
-from transformer_jax.pretrained.words import FILES, GENERATION, Files, generation_of, json_bytes, read_words
 
 
 class Pretrained(NamedTuple):

@@ -6,8 +6,8 @@ from typing import Any
 from transformer_jax.config import DecodingConfig
 from transformer_jax.data.tokenizer import Tokenizers
 from transformer_jax.errors import InputError
+from transformer_jax.pretrained.files import GENERATION, load_json
 from transformer_jax.pretrained.settings import Settings
-from transformer_jax.pretrained.words import GENERATION, load_json
 
 
 def decoding_of(tokenizers: Tokenizers) -> DecodingConfig:

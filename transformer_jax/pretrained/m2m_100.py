@@ -2,8 +2,9 @@
 
 from transformer_jax.config import ModelConfig
 from transformer_jax.pretrained import fairseq
+from transformer_jax.pretrained.files import Files
 from transformer_jax.pretrained.settings import Settings
-from transformer_jax.pretrained.words import Files, Sides, Words, fairseq_table
+from transformer_jax.pretrained.words import Sides, Words, fairseq_table
 
 _END = 2
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from transformer_jax.data.tokenizer import Public
 from transformer_jax.data.tokenizer.json_tokenizer import open_json
 from transformer_jax.errors import InputError
-from transformer_jax.pretrained.words import JSON, TOKENIZER, json_bytes, load_json
+from transformer_jax.pretrained.files import JSON, TOKENIZER, json_bytes, load_json
 
 
 def with_tokens(public: Public, tokens: Sequence[str]) -> Public:

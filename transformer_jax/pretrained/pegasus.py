@@ -2,8 +2,9 @@
 
 from transformer_jax.config import ModelConfig
 from transformer_jax.pretrained import fairseq
+from transformer_jax.pretrained.files import Files
 from transformer_jax.pretrained.settings import Settings
-from transformer_jax.pretrained.words import Files, ended_by
+from transformer_jax.pretrained.words import ended_by
 
 _UNUSED = 103  # ids before those of the model's pieces, less the two that are the same
 

@@ -17,8 +17,8 @@ from transformer_jax.initialisation import initialise
 from transformer_jax.models import Parameters
 from transformer_jax.pretrained.checkpoint import Checkpoint
 from transformer_jax.pretrained.fairseq import EPSILON
+from transformer_jax.pretrained.files import BOTH, GENERATION, json_bytes
 from transformer_jax.pretrained.names import flat, nested
-from transformer_jax.pretrained.words import BOTH, GENERATION, json_bytes
 
 _NEVER = -1e9  # the logit of padding, which has no probability here
 

@@ -6,9 +6,10 @@ from typing import Any
 from transformer_jax.config import ModelConfig
 from transformer_jax.errors import InputError
 from transformer_jax.pretrained.family import Family
+from transformer_jax.pretrained.files import Files
 from transformer_jax.pretrained.names import Name, norm, projection
 from transformer_jax.pretrained.settings import Settings, their_activation
-from transformer_jax.pretrained.words import Files, ended_by
+from transformer_jax.pretrained.words import ended_by
 
 _MOST_EXTRA = 10_000  # ids that stand for gaps; of what is published 300
 
