@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from transformer_jax.config import ModelConfig
 from transformer_jax.data.tokenizer import Public, PublicSide, SpecialTokens
@@ -42,38 +43,57 @@ def read_words(
     Raises:
         InputError: where there is no tokenizer, on files that are damaged, and on languages that are needed or unknown.
     """
-    folder, found, vocab_size = files.folder, files.data, config.vocab_size
-    added: tuple[str, ...] = ()
-    others: list[int]
-    pieces: Sequence[str]
-    stored: tuple[str, ...] | None = None
-    if JSON in found:
-        names = (JSON, JSON)
-        pieces, others = _json_pieces(found[JSON], str(folder / JSON), vocab_size)
-    else:
-        names = _models(files)
-        own = table(model_pieces(found[names[0]], str(folder / names[0])), files)
-        own, new = files.with_added(own)
-        if len(own) > vocab_size:
-            raise InputError(
-                f"{folder}: its tokenizer has {len(own)} pieces, but the model has a vocabulary of {vocab_size}"
-            )
-        pieces = stored = (*own, *[""] * (vocab_size - len(own)))
-        added = tuple(piece for piece in own if piece in new or re.fullmatch(rf">>.+<<|{_GAP}", piece))
-        silent = {"<s>", "</s>", "<pad>", "<mask>", *files.additional()} - new
-        others = [token for token, piece in enumerate(own) if piece in silent or re.fullmatch(_GAP, piece)]
-    words = Words(pieces, settings, files, languages)
-    sides = _forced(frames(words, config), settings, files, vocab_size)
+    is_json = JSON in files.data
+    known = _of_json(files, config.vocab_size) if is_json else _of_models(files, config.vocab_size, table)
+    words = Words(known.pieces, settings, files, languages)
+    sides = _forced(frames(words, config), settings, files, config.vocab_size)
     words.check_used()
-    if stored is not None:
-        _check_special(folder, stored, sides)
+    if not is_json:
+        _check_special(files.folder, known.pieces, sides)
     source, target = (
-        PublicSide(name, _with_others(special, others), stored, added)
-        for name, special in zip(names, sides, strict=True)
+        PublicSide(name, _with_others(special, known.others), None if is_json else tuple(known.pieces), known.added)
+        for name, special in zip(known.names, sides, strict=True)
     )
     files.tell_languages(languages, settings, target.special)
     model_type = settings.text("model_type")
-    return Public(model_type, dict(settings.fields), vocab_size, source, target, dict(found))
+    return Public(model_type, dict(settings.fields), config.vocab_size, source, target, dict(files.data))
+
+
+class _Vocabulary(NamedTuple):
+    names: tuple[str, str]  # the file of each side
+    pieces: Sequence[str]  # by id, "" where there is none
+    others: Sequence[int]  # that write nothing
+    added: tuple[str, ...] = ()  # that are cut out of a text whole
+
+
+def _of_models(files: Files, vocab_size: int, table: Table) -> _Vocabulary:
+    names = _models(files)
+    own, new = files.with_added(table(model_pieces(files.data[names[0]], str(files.folder / names[0])), files))
+    if len(own) > vocab_size:
+        raise InputError(
+            f"{files.folder}: its tokenizer has {len(own)} pieces, but the model has a vocabulary of {vocab_size}"
+        )
+    silent = {"<s>", "</s>", "<pad>", "<mask>", *files.additional()} - new
+    return _Vocabulary(
+        names,
+        pieces=[*own, *[""] * (vocab_size - len(own))],
+        others=[token for token, piece in enumerate(own) if piece in silent or re.fullmatch(_GAP, piece)],
+        added=tuple(piece for piece in own if piece in new or re.fullmatch(rf">>.+<<|{_GAP}", piece)),
+    )
+
+
+def _of_json(files: Files, vocab_size: int) -> _Vocabulary:
+    origin = files.folder / JSON
+    try:
+        tokenizer = open_json(files.data[JSON].decode(), str(origin))
+    except UnicodeDecodeError:
+        raise InputError(f"{origin}: not UTF-8; download it again") from None
+    ids: Mapping[str, int] = tokenizer.get_vocab()
+    largest = max(ids.values(), default=-1)
+    if largest >= vocab_size:
+        raise InputError(f"{origin}: a piece with the id {largest}, but the model has a vocabulary of {vocab_size}")
+    special = [token for token, own in tokenizer.get_added_tokens_decoder().items() if own.special]
+    return _Vocabulary((JSON, JSON), by_id(ids), special)
 
 
 def _with_others(special: SpecialTokens, others: Sequence[int]) -> SpecialTokens:
@@ -115,17 +135,3 @@ def _models(files: Files) -> tuple[str, str]:
     raise InputError(
         f"{files.folder}: no tokenizer here: neither {JSON} nor {' and '.join(BOTH)} nor {' nor '.join(MODELS[:2])}"
     )
-
-
-def _json_pieces(data: bytes, origin: str, vocab_size: int) -> tuple[list[str], list[int]]:
-    """The pieces of a tokenizer.json by id, and which of them are special."""
-    try:
-        text = data.decode()
-    except UnicodeDecodeError:
-        raise InputError(f"{origin}: not UTF-8; download it again") from None
-    tokenizer = open_json(text, origin)
-    ids: Mapping[str, int] = tokenizer.get_vocab()
-    largest = max(ids.values(), default=-1)
-    if largest >= vocab_size:
-        raise InputError(f"{origin}: a piece with the id {largest}, but the model has a vocabulary of {vocab_size}")
-    return by_id(ids), [token for token, own in tokenizer.get_added_tokens_decoder().items() if own.special]
