@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 WAYS = {
@@ -63,7 +64,7 @@ def held() -> dict[str, int]:
     return {"anonymous": anonymous, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
 
 
-def watched(function: object) -> dict[str, float]:
+def watched(function: Callable[[], object]) -> dict[str, float]:
     """Seconds of a call, and the memory that it took beyond what was there."""
     most, done, before = [0], threading.Event(), held()
 
@@ -74,7 +75,7 @@ def watched(function: object) -> dict[str, float]:
     thread = threading.Thread(target=watch)
     thread.start()
     started, cpu = time.perf_counter(), time.process_time()
-    kept = function()  # type: ignore[operator]  # what it returns is held until memory has been measured
+    kept = function()  # what it returns is held until memory has been measured
     seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     most[0] = max(most[0], held()["anonymous"])
     done.set()
@@ -105,7 +106,7 @@ def read(folder: Path, way: str) -> None:
         print(json.dumps(watched(lambda: [len(path.read_bytes()) for path in sorted(folder.glob("*.safetensors"))])))
         return
     mesh = make_mesh(MeshConfig(data=1, fsdp=int(devices))) if devices else None
-    print(json.dumps(watched(lambda: jax.block_until_ready(read_checkpoint(folder, mesh, dtype).params))))  # type: ignore[arg-type]
+    print(json.dumps(watched(lambda: jax.block_until_ready(read_checkpoint(folder, mesh, dtype).params))))
 
 
 def main() -> None:

@@ -55,13 +55,7 @@ def export(
         InputError: on sampling, whose draws are not exported, a model without an encoder or a decoder, a length beyond
             learned positions, and when something cannot be written.
     """
-    if decoding.sampling:
-        raise InputError("sampling=True: what is exported draws nothing; leave it out")
-    if not model.encoder_layers or not model.decoder_layers:
-        layers = f"encoder_layers={model.encoder_layers} and decoder_layers={model.decoder_layers}"
-        raise InputError(f"{layers}: what is exported has both")
-    if model.positions == "learned" and length > model.max_positions:
-        raise InputError(f"length={length}: the model has max_positions={model.max_positions}")
+    _check(model, decoding, length)
     folder.mkdir(parents=True, exist_ok=True)
     model, params = merged(model, params)
     transformer = Transformer(model)
@@ -95,6 +89,16 @@ def export(
         "max_length": programs.max_length,
     }
     write_atomically(folder / "export.json", json.dumps(facts, indent=2) + "\n")
+
+
+def _check(model: ModelConfig, decoding: DecodingConfig, length: int) -> None:
+    if decoding.sampling:
+        raise InputError("sampling=True: what is exported draws nothing; leave it out")
+    if not model.encoder_layers or not model.decoder_layers:
+        layers = f"encoder_layers={model.encoder_layers} and decoder_layers={model.decoder_layers}"
+        raise InputError(f"{layers}: what is exported has both")
+    if model.positions == "learned" and length > model.max_positions:
+        raise InputError(f"length={length}: the model has max_positions={model.max_positions}")
 
 
 class Programs:

@@ -80,16 +80,12 @@ class Translator:
         configs = [without(config) for config in given]  # `_unstack` merges adapters
         members = [params] if isinstance(params, dict) else list(params)
         self.decoding = decoding or DecodingConfig()
-        if draft is not None and (self.decoding.sampling or self.decoding.beam > 1):
-            raise InputError("a draft model helps a beam of one alone: beam=1, without sampling")
+        _check(self.decoding, tokenizers.target.vocab_size, has_draft=draft is not None)
         if not configs or len(configs) != len(members):
             raise InputError(f"{len(configs)} models and the parameters of {len(members)}: as many, and at least one")
         self.tokenizers = tokenizers
         drafts = [draft] if draft else []
         check_models(tokenizers, [*configs, *(config for config, _ in drafts)])
-        beyond = [token for token in self.decoding.suppressed if token >= tokenizers.target.vocab_size]
-        if beyond:
-            raise InputError(f"suppressed={beyond[0]}: the vocabulary ends with {tokenizers.target.vocab_size - 1}")
         mesh = mesh or sharding.data_mesh()
         special = tokenizers.target.special
         ensemble = Ensemble([Transformer(config) for config in configs], special.eos, weights, mean)
@@ -386,6 +382,15 @@ class Translator:
             return [SourcePart(text, framed(ids))] if ids else []
         parts = split(text, lambda pieces: [len(own) for own in encode(pieces)], room)
         return [SourcePart(part, framed(own)) for part, own in zip(parts, encode(parts), strict=True)]
+
+
+def _check(decoding: DecodingConfig, vocab_size: int, *, has_draft: bool) -> None:
+    """What a config asks for is there."""
+    if has_draft and (decoding.sampling or decoding.beam > 1):
+        raise InputError("a draft model helps a beam of one alone: beam=1, without sampling")
+    beyond = [token for token in decoding.suppressed if token >= vocab_size]
+    if beyond:
+        raise InputError(f"suppressed={beyond[0]}: the vocabulary ends with {vocab_size - 1}")
 
 
 def _unstacked(params: Parameters, config: ModelConfig) -> Parameters:
