@@ -11,7 +11,7 @@ from benchmarks.base import Pair
 from transformer_jax import sharding
 from transformer_jax.config import Experiment, TextFiles
 from transformer_jax.data.batch import Batch
-from transformer_jax.data.pipeline import Pipeline
+from transformer_jax.data.batches import batches_of
 from transformer_jax.data.sources import load_pairs
 from transformer_jax.data.tokenizer import EOS_ID, train_tokenizers
 from transformer_jax.runs import load_experiment
@@ -37,7 +37,7 @@ def batches(folder: str, count: int) -> tuple[list[Batch], list[Pair]]:
     tokenizers = train_tokenizers(config.tokenizer, config.model, pairs.sources, pairs.targets)
     mesh, rows = sharding.make_mesh(sharding.ONE_DEVICE, jax.devices()[:1]), config.batch.rows
     with tempfile.TemporaryDirectory() as cache:
-        pipeline = Pipeline(pairs, tokenizers, config.batch, mesh, config.seed, Path(cache))
+        pipeline = batches_of(pairs, tokenizers, config.batch, mesh, config.seed, Path(cache))
     packed = [pipeline.rows(0, index * rows, (index + 1) * rows) for index in range(count)]
     sources, targets = (
         [[*ids, EOS_ID] for ids in tokenizer.encode(texts)]

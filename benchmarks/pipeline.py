@@ -18,7 +18,7 @@ import jax
 from benchmarks import multi30k, timing
 from transformer_jax import sharding
 from transformer_jax.config import BatchConfig, Experiment
-from transformer_jax.data.pipeline import Pipeline
+from transformer_jax.data.batches import batches_of
 from transformer_jax.data.sources import load_pairs
 from transformer_jax.data.tokenizer import train_tokenizers
 from transformer_jax.runs import load_experiment
@@ -50,8 +50,8 @@ def stages(experiment: Experiment, batch: BatchConfig) -> Iterator[dict[str, Any
     tokenizers = train_tokenizers(experiment.tokenizer, experiment.model, pairs.sources, pairs.targets)
     yield row("training the tokenizer", lap(), None)
     with tempfile.TemporaryDirectory() as folder:
-        pipeline = Pipeline(pairs, tokenizers, batch, mesh, experiment.seed, Path(folder))
-    tokenised, steps = lap(), pipeline.steps_per_epoch(0)
+        pipeline = batches_of(pairs, tokenizers, batch, mesh, experiment.seed, Path(folder))
+    tokenised, steps = lap(), pipeline.steps_of(0)
     planned = lap()
     batches = [pipeline.rows(0, index * batch.rows, (index + 1) * batch.rows) for index in range(steps)]
     made = lap()

@@ -170,6 +170,21 @@ class OutputHead(nn.Module):
         return layer_norm(config, "norm")(activation(config)(x))
 
 
+class ClassHead(nn.Module):
+    """Features of a text to the logits of its classes: a projection, tanh, another projection, as BERT has them."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B N D"], *, deterministic: bool = True) -> Float[Array, "B N C"]:
+        """C classes, in float32 at least."""
+        width, config = self.config.width, self.config
+        x = Projection(width, ("width", "heads"), use_bias=True, dtype=config.dtype, name="projection")(x)
+        x = Dropout(config.dropout)(jnp.tanh(x), deterministic=deterministic)
+        exact = str(jnp.promote_types(config.dtype, jnp.float32))
+        return Projection(config.classes, ("width", "classes"), use_bias=True, dtype=exact, name="classes")(x)
+
+
 class Sublayer(nn.Module):
     """The frame around every sublayer (3.1, 5.4): LayerNorm(x + Dropout(f(x))), or x + Dropout(f(LayerNorm(x)))."""
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 from transformer_jax.attention import Cache
 from transformer_jax.config import ModelConfig
 from transformer_jax.dropout import Dropout
-from transformer_jax.layers import DecoderAttention, Embedding, OutputHead, Positions, TokenTypes, layer_norm
+from transformer_jax.layers import ClassHead, DecoderAttention, Embedding, OutputHead, Positions, TokenTypes, layer_norm
 from transformer_jax.masks import SegmentMask
 from transformer_jax.projection import LogitSums, VocabularyProjection
 from transformer_jax.sharding import parameter
@@ -54,6 +54,8 @@ class Transformer(nn.Module):
             self.output = VocabularyProjection(config.vocab_size, config.width)
         if config.output_head:
             self.output_head = OutputHead(config)
+        if config.classes:
+            self.class_head = ClassHead(config)
         if config.output_bias:
             self.output_bias = parameter(self, "output_bias", nn.initializers.zeros, vocab=config.vocab_size)
         if config.token_types:
@@ -201,6 +203,37 @@ class Transformer(nn.Module):
         x, cache, weights = self.decoder.step(x, positions, cache, return_attention)
         return self.logits(x), cache, weights
 
+    def classify(
+        self,
+        x: Float[Array, "B S D"],
+        segments: Int[Array, "B S"],
+        numbers: Int[Array, "B N"],
+        places: Int[Array, "B N"],
+        *,
+        deterministic: bool = True,
+    ) -> Float[Array, "B N C"]:
+        """The logits of the classes of texts, of what `encode` makes of them.
+
+        Args:
+            x: features of rows.
+            segments: of their places.
+            numbers: the segment that each text is; 0 is none.
+            places: where each begins.
+            deterministic: without dropout.
+        """
+        if self.config.pooling == "first":
+            pooled = features_at(x, places)
+        else:
+            own = (segments[:, None] == numbers[..., None]).astype(x.dtype)  # -> [B N S]
+            pooled = jnp.einsum("BNS,BSD->BND", own / jnp.maximum(own.sum(-1, keepdims=True), 1), x)
+        return self.class_head(pooled, deterministic=deterministic)
+
+    def encode_classes(self, tokens: Int[Array, "B S"]) -> Float[Array, "B 1 C"]:
+        """The logits of the classes of texts, one a row."""
+        segments = self.segments_of(tokens)
+        first = jnp.zeros((tokens.shape[0], 1), jnp.int32)
+        return self.classify(self.encode(tokens, segments)[0], segments, first + 1, first)
+
     def encode_logits(
         self,
         tokens: Int[Array, "B S"],
@@ -237,3 +270,8 @@ class Transformer(nn.Module):
         if self.config.share_embeddings in ("inputs", "none"):
             return self.output
         return self.embedding if self.config.share_embeddings == "all" else self.target_embedding
+
+
+def features_at(x: Float[Array, "B S D"], places: Int[Array, "B N"]) -> Float[Array, "B N D"]:
+    """The features of some places of each row."""
+    return jnp.take_along_axis(x, places[..., None], axis=1)

@@ -149,6 +149,7 @@ class LogitSums(NamedTuple):
     normaliser: Float[Array, "*places"]  # logsumexp z
     target: Float[Array, "*places"]  # z[target]
     total: Float[Array, "*places"]  # sum z
+    largest: Float[Array, "*places"]  # max z
 
     @staticmethod
     def of(
@@ -158,7 +159,8 @@ class LogitSums(NamedTuple):
         place = targets - first
         inside = (place >= 0) & (place < logits.shape[-1])
         target = jnp.take_along_axis(logits, jnp.where(inside, place, 0)[..., None], axis=-1)[..., 0]
-        return LogitSums(jax.nn.logsumexp(logits, axis=-1), jnp.where(inside, target, 0.0), logits.sum(-1))
+        target, largest = jnp.where(inside, target, 0.0), jax.lax.stop_gradient(logits.max(-1))
+        return LogitSums(jax.nn.logsumexp(logits, axis=-1), target, logits.sum(-1), largest)
 
 
 def vocabulary_sums(
@@ -208,7 +210,8 @@ def _in_blocks(
 
 def _joined(blocks: LogitSums) -> LogitSums:
     """The sums over all words, of those over blocks of them."""
-    return LogitSums(jax.nn.logsumexp(blocks.normaliser, axis=0), blocks.target.sum(0), blocks.total.sum(0))
+    normaliser, largest = jax.nn.logsumexp(blocks.normaliser, axis=0), blocks.largest.max(0)
+    return LogitSums(normaliser, blocks.target.sum(0), blocks.total.sum(0), largest)
 
 
 def _blocks(places: int, words: int) -> int:

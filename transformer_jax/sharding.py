@@ -31,6 +31,7 @@ AXIS_RULES = (
     ("positions", None),
     ("buckets", None),
     ("types", None),
+    ("classes", None),
     ("rank", None),
     ("layers", None),
 )

@@ -65,7 +65,7 @@ def test_help_has_every_field_with_the_value_of_the_file(experiment_file, capsys
         ("--workdir x --model.norm before", ["--model.norm", "'before'", "'post', 'pre'"]),
         ("--workdir x --training.epochs 3", ["steps=3, epochs=3: give one of the two"]),
         ("--workdir x --mesh.tensor 2", ["mesh.tensor=2 does not divide model.num_heads=3"]),
-        ("--workdir x --model.encoder_layers 0", ["a translation model has an encoder"]),
+        ("--workdir x --model.encoder_layers 0", ["a model of objective.kind='translation' has an encoder"]),
     ],
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])

@@ -7,8 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from transformer_jax.config import BatchConfig, MeshConfig, ModelConfig, TextFiles, TokenizerConfig
+from transformer_jax.config import BatchConfig, MeshConfig, ModelConfig, TextFiles, TokenizerConfig, Translation
 from transformer_jax.data.batch import Batch
+from transformer_jax.data.batches import batches_of, examples_of
 from transformer_jax.data.pipeline import Pipeline
 from transformer_jax.data.sources import Pairs, load_pairs
 from transformer_jax.data.tokenizer import PAD_ID, SentencePiece, Tokenizers, train_tokenizers
@@ -34,7 +35,7 @@ def make(tokenizers: Tokenizers, tmp_path: Path):
         pairs: Pairs = PAIRS, batch: BatchConfig = BATCH, mesh: MeshConfig | None = None, seed: int = 3
     ) -> Pipeline:
         devices = jax.devices() if mesh else jax.devices()[:1]
-        return Pipeline(pairs, tokenizers, batch, make_mesh(mesh or MeshConfig(), devices), seed, tmp_path / "cache")
+        return batches_of(pairs, tokenizers, batch, make_mesh(mesh or MeshConfig(), devices), seed, tmp_path / "cache")
 
     return make
 
@@ -78,7 +79,7 @@ def test_a_batch_in_numbers_done_by_hand(tmp_path: Path):
     tokenizers = train_tokenizers(TokenizerConfig(), ModelConfig(vocab_size=6), ["a", "a", "a b"], [])
     (space, a), (_, b) = tokenizers.source.encode(["a", "b"])
     batch = BatchConfig(rows=2, source_length=5, target_length=7)
-    pipeline = Pipeline(
+    pipeline = batches_of(
         Pairs(["a"], ["b b"]), tokenizers, batch, make_mesh(MeshConfig(), jax.devices()[:1]), 0, tmp_path
     )
     made = pipeline.batch(0, 0)
@@ -118,7 +119,7 @@ def test_a_device_gets_its_rows_without_the_others_being_made(make, monkeypatch:
 
 def test_steps_count_batches_over_the_epochs(make):
     pipeline = make()
-    steps = [pipeline.steps_per_epoch(epoch) for epoch in range(3)]
+    steps = [pipeline.steps_of(epoch) for epoch in range(3)]
     expected = [(epoch, index) for epoch in range(3) for index in range(steps[epoch])]
     followed, position = [], (0, 0)
     while position[0] < 3:
@@ -130,7 +131,7 @@ def test_steps_count_batches_over_the_epochs(make):
 
 def test_resuming_gives_the_batches_of_an_uninterrupted_run(make):
     straight = list(itertools.islice(make().batches(), 11))
-    per_epoch = make().steps_per_epoch(0)
+    per_epoch = make().steps_of(0)
     assert per_epoch < 10  # the last start lies in another epoch
     for start in (1, per_epoch - 1, per_epoch, 10):
         resumed = make().batches(*divmod(start, per_epoch))
@@ -148,19 +149,21 @@ def test_the_last_batch_is_filled_with_empty_rows(make):
     assert np.asarray(batch.target.weights)[:rows].sum(axis=1).min() > 0
 
 
-def test_pairs_that_cannot_be_used_are_counted_and_never_cut(make):
+def test_pairs_that_cannot_be_used_are_counted_and_never_cut(make, tokenizers: Tokenizers, tmp_path: Path):
     long = "ape " * 40
-    pipeline = make(Pairs(["ape", "  ", "bee", long, "cat", ""], ["bee", "ape", "\t", "ape", long, long]))
-    assert pipeline.dropped == {"an empty side": 3, "a source over 31 tokens": 1, "a target over 29 tokens": 1}
-    assert (pipeline.kept, pipeline.total) == (1, 6)
-    assert seen(list(pipeline.one_epoch())) == [0]
+    pairs = Pairs(["ape", "  ", "bee", long, "cat", ""], ["bee", "ape", "\t", "ape", long, long])
+    corpus = examples_of(pairs, Translation(), tokenizers, BATCH, 3, tmp_path)
+    assert corpus.dropped == {"an empty side": 3, "a source over 31 tokens": 1, "a target over 29 tokens": 1}
+    assert (len(corpus), corpus.total) == (1, 6)
+    assert seen(list(make(pairs).one_epoch())) == [0]
 
 
-def test_a_sentence_that_just_fits_is_kept(make, tokenizers: Tokenizers):
+def test_a_sentence_that_just_fits_is_kept(tokenizers: Tokenizers, tmp_path: Path):
     ids = tokenizers.source.encode(["ape bee cat"])[0]
     for room, kept in ((len(ids) + 1, 2), (len(ids), 1)):
         batch = BatchConfig(rows=1, source_length=room, target_length=29)
-        assert make(Pairs(["ape bee cat", "ape"], ["bee", "bee"]), batch).kept == kept
+        pairs = Pairs(["ape bee cat", "ape"], ["bee", "bee"])
+        assert len(examples_of(pairs, Translation(), tokenizers, batch, 3, tmp_path)) == kept
 
 
 @pytest.mark.parametrize(
@@ -206,7 +209,7 @@ def test_text_is_tokenised_once_until_it_changes(make, encoded: list[int], tmp_p
 def test_another_tokenizer_is_noticed(make, tokenizers: Tokenizers, encoded: list[int], tmp_path: Path):
     make()
     other = train_tokenizers(TokenizerConfig(), ModelConfig(vocab_size=61), PAIRS.sources, PAIRS.targets)
-    Pipeline(PAIRS, other, BATCH, make_mesh(MeshConfig(), jax.devices()[:1]), 3, tmp_path / "cache")
+    batches_of(PAIRS, other, BATCH, make_mesh(MeshConfig(), jax.devices()[:1]), 3, tmp_path / "cache")
     assert encoded == [97] * 4
 
 
@@ -252,7 +255,7 @@ def test_real_captions_fill_their_rows(tmp_path: Path):
     pairs = load_pairs(TextFiles(dir=str(MULTI30K), train=("train.en.gz", "train.de.gz")), "train")
     tokenizers = train_tokenizers(TokenizerConfig(), ModelConfig(vocab_size=8000), pairs.sources, pairs.targets)
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-    pipeline = Pipeline(pairs, tokenizers, BatchConfig(rows=1024), mesh, 0, tmp_path)
+    pipeline = batches_of(pairs, tokenizers, BatchConfig(rows=1024), mesh, 0, tmp_path)
     assert (pipeline.kept, pipeline.total) == (29_000, 29_000)
     weights = np.concatenate([np.asarray(batch.target.weights) for batch in pipeline.one_epoch()])
     assert weights[weights[:, 0] > 0].mean() > 0.94

@@ -39,7 +39,7 @@ class Spoiled:
 
         def batch(pipeline, epoch, index):
             made = spoiled.real(pipeline, epoch, index)
-            return spoiled.spoil(made, sum(map(pipeline.steps_per_epoch, range(epoch))) + index)
+            return spoiled.spoil(made, sum(map(pipeline.steps_of, range(epoch))) + index)
 
         monkeypatch.setattr(Pipeline, "batch", batch)
 
@@ -90,7 +90,7 @@ def test_after_too_many_the_run_goes_back_and_passes_over_the_data(experiment, t
 
     def without(pipeline, epoch, index):
         position = following(pipeline, epoch, index)
-        for _ in range(4 * (sum(map(pipeline.steps_per_epoch, range(epoch))) + index == 3)):
+        for _ in range(4 * (sum(map(pipeline.steps_of, range(epoch))) + index == 3)):
             position = following(pipeline, *position)
         return position
 

@@ -20,7 +20,7 @@ from transformer_jax.config import (
     TokenizerConfig,
     TrainingConfig,
 )
-from transformer_jax.data.pipeline import Pipeline
+from transformer_jax.data.batches import batches_of
 from transformer_jax.data.sources import Pairs
 from transformer_jax.data.tokenizer import EOS_ID, train_tokenizers
 from transformer_jax.errors import InputError
@@ -184,7 +184,7 @@ def test_the_loss_over_batches_is_the_mean_over_the_tokens_of_all_sentences_one_
     experiment = Experiment(data=Numerals(), model=MODEL, batch=batch, training=TrainingConfig(steps=1))
     eval_step = Trainer(experiment, mesh, 1).eval_step
     params = jax.tree.map(lambda leaf: 3 * leaf, init_parameters(MODEL, jax.random.key(2), mesh))
-    batches = list(Pipeline(pairs, tokenizers, batch, mesh, 0, tmp_path).one_epoch())
+    batches = list(batches_of(pairs, tokenizers, batch, mesh, 0, tmp_path).one_epoch())
     assert len(batches) > 2
 
     sums = evaluation.evaluate_loss(eval_step, params, batches)

@@ -16,7 +16,8 @@ from transformer_jax.initialisation import abstract_parameters
 from transformer_jax.models import Transformer
 from transformer_jax.projection import vocabulary_sums
 from transformer_jax.sharding import batch_sharding, on_mesh
-from transformer_jax.training.step import batch_loss, gradients
+from transformer_jax.training.objectives import batch_loss
+from transformer_jax.training.step import gradients
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,8 @@ from transformer_jax.initialisation import abstract_parameters
 from transformer_jax.models import Transformer
 from transformer_jax.programs import collectives, moved_by_kind
 from transformer_jax.sharding import batch_sharding, on_mesh
-from transformer_jax.training.step import Trainer, batch_loss
+from transformer_jax.training.objectives import batch_loss
+from transformer_jax.training.step import Trainer
 
 SPLIT = (DATA, FSDP, TENSOR, ALL)
 

@@ -23,13 +23,13 @@ from transformer_jax.data.batch import Batch, Side
 from transformer_jax.initialisation import init_parameters
 from transformer_jax.models import Transformer
 from transformer_jax.sharding import ONE_DEVICE, make_mesh
+from transformer_jax.training.objectives import batch_loss
 from transformer_jax.training.step import (
     SETTLED,
     SPIKE,
     TOO_MANY_SKIPPED,
     StepReport,
     Trainer,
-    batch_loss,
     gradients,
     moving_average,
 )
@@ -178,7 +178,7 @@ def test_accumulation_is_the_whole_batch():
 
 def test_a_batch_without_targets_says_what_is_missing():
     batch = replace(make_batch(), target=replace(make_batch().target, targets=None))
-    with pytest.raises(ValueError, match="both sides, and targets and weights"):
+    with pytest.raises(ValueError, match="has targets and weights on its target side"):
         batch_loss(Transformer(MODEL), {}, batch)
 
 

@@ -110,25 +110,23 @@ def _evaluate(
     others: Sequence[str] | None,
     devices: int,
 ) -> None:
-    """Prints loss and scores, and writes translations and scores."""
-    import jax
-
+    """Prints loss and scores, and writes translations and scores, where the run has learned to translate."""
     from transformer_jax import sharding
-    from transformer_jax.data.pipeline import Pipeline
-    from transformer_jax.models import Transformer
     from transformer_jax.training import evaluation
-    from transformer_jax.training.step import batch_loss
+    from transformer_jax.training.data import BatchMaker
     from transformer_jax.translation import Translator, load_tokenizers, read_parameters
 
     mesh = sharding.data_mesh(devices)
     tokenizers = load_tokenizers(folder)
     params, step = read_parameters(folder, experiment, mesh, step)
     batch = dataclasses.replace(experiment.batch, rows=sharding.shared_rows(mesh, experiment.batch.rows))
-    batches = Pipeline(pairs, tokenizers, batch, mesh, experiment.seed, folder.cache)
-    model = Transformer(experiment.model)
-    eval_step = jax.jit(lambda params, batch: batch_loss(model, params, batch))
-    losses = evaluation.loss_metrics(evaluation.evaluate_loss(eval_step, params, batches.one_epoch()), name)
+    here = dataclasses.replace(experiment, batch=batch)
+    batches = BatchMaker(here, tokenizers, mesh, folder.cache).evaluation(name, pairs)
+    losses = evaluation.measure(experiment, params, batches, pairs, name)
     print(", ".join(f"{metric} {value:.4f}" for metric, value in losses.items()))
+    if experiment.objective.kind != "translation":
+        print(f"checkpoint of step {step:,}")
+        return
     longest = experiment.batch.source_length
     translator = Translator(experiment.model, params, tokenizers, config, mesh, longest=longest)
     tokenizer = experiment.evaluation.bleu_tokenizer

@@ -75,9 +75,11 @@ class TokenizerConfig:
     joint: bool = True  # one vocabulary for both sides
     character_coverage: float = 1.0  # share of characters kept; the rest become the unknown piece
     split_digits: bool = False  # every digit a piece
+    masks: int = 0  # pieces that stand for what is masked; one, or with spans as many as a text may have of them
 
     def __post_init__(self) -> None:
         require(0 < self.character_coverage <= 1, f"character_coverage={self.character_coverage} must be in (0, 1]")
+        require(self.masks >= 0, f"masks={self.masks} must not be negative")
 
 
 @config

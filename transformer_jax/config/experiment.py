@@ -8,7 +8,9 @@ from transformer_jax.config.data import BatchConfig, DataConfig, TokenizerConfig
 from transformer_jax.config.decoding import DecodingConfig
 from transformer_jax.config.finetuning import FinetuningConfig
 from transformer_jax.config.machine import LoggingConfig, MeshConfig, ProcessesConfig
+from transformer_jax.config.mixture import MixtureConfig
 from transformer_jax.config.model import ModelConfig
+from transformer_jax.config.objectives import Classification, ObjectiveConfig, Translation
 from transformer_jax.config.training import (
     Adam,
     CheckpointConfig,
@@ -28,6 +30,8 @@ class Experiment:
     init_from: str | None = placement(default=None)  # a public checkpoint or a run folder to start from
     finetuning: FinetuningConfig = FinetuningConfig()
     data: DataConfig
+    objective: ObjectiveConfig = Translation()
+    mixture: MixtureConfig = MixtureConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
     batch: BatchConfig = BatchConfig()
     model: ModelConfig = ModelConfig()
@@ -46,8 +50,11 @@ class Experiment:
     def __post_init__(self) -> None:
         model, batch = self.model, self.batch
         require(self.seed >= 0, f"seed={self.seed} must not be negative")
-        require(model.encoder_layers > 0, "model.encoder_layers=0: a translation model has an encoder")
-        require(model.decoder_layers > 0, "model.decoder_layers=0: a translation model has a decoder")
+        for objective in (self.objective, *(task.objective for task in self.mixture.tasks)):
+            _check_parts(model, objective)
+        scores = {"bleu": ("translation",), "chrf": ("translation",), "accuracy": ("masked", "classification")}
+        metric, kind = self.evaluation.metric, self.objective.kind
+        require(kind in scores.get(metric, (kind,)), f"evaluation.metric={metric!r}: objective.kind={kind!r} has none")
         joint = self.tokenizer.joint or self.init_from is not None  # then the tokenizers are those of the checkpoint
         require(
             joint or model.share_embeddings in ("target", "none"),
@@ -76,6 +83,24 @@ class Experiment:
             self.mesh.tensor <= 0 or model.num_heads % self.mesh.tensor == 0,
             f"mesh.tensor={self.mesh.tensor} does not divide model.num_heads={model.num_heads}",
         )
+
+
+def _check_parts(model: ModelConfig, objective: ObjectiveConfig) -> None:
+    """Requires the halves of the model that an objective trains, and no other."""
+    parts = {"causal": "decoder", "masked": "encoder", "classification": "encoder"}.get(objective.kind, "both")
+    for name, layers in (("encoder", model.encoder_layers), ("decoder", model.decoder_layers)):
+        needed = parts in (name, "both")
+        wanted = f"has an {name}" if name == "encoder" else f"has a {name}"
+        require(
+            (layers > 0) is needed,
+            f"model.{name}_layers={layers}: a model of objective.kind={objective.kind!r} "
+            f"{wanted if needed else f'has no {name}'}",
+        )
+    classes = len(objective.labels) if isinstance(objective, Classification) else 0
+    require(
+        model.classes == classes,
+        f"model.classes={model.classes}: objective.kind={objective.kind!r} has {classes} of them",
+    )
 
 
 def to_json(experiment: Experiment) -> str:

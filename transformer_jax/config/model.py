@@ -46,6 +46,8 @@ class ModelConfig:
     scale_outputs: bool = False  # features by 1 / sqrt(width) before the logits
     output_head: bool = False  # another layer before the logits: projection, activation, normalisation
     output_bias: bool = False  # a bias on the logits
+    classes: int = 0  # of a classifier, in place of the vocabulary's logits; 0 is none
+    pooling: Literal["first", "mean"] = "mean"  # what a classifier reads of a text: its first token, or all of them
     dropout: float = 0.1  # P_drop, on embeddings and on the output of each sublayer
     attention_dropout: float = 0.0  # on attention weights
     activation_dropout: float = 0.0  # inside the feed-forward network
@@ -65,6 +67,11 @@ class ModelConfig:
         require(
             self.encoder_layers + self.decoder_layers > 0,
             "encoder_layers=0 and decoder_layers=0: a model needs a layer",
+        )
+        require(
+            not self.classes or (self.classes > 1 and not self.decoder_layers),
+            f"classes={self.classes}, decoder_layers={self.decoder_layers}: a classifier has 2 classes or more, and "
+            "an encoder alone",
         )
         require(
             self.encoder_layers > 0 or not self.token_types,

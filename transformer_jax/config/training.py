@@ -125,7 +125,7 @@ class EvaluationConfig:
     every: int = 5_000  # steps between two evaluations; the last step is always evaluated
     translations: int | None = 500  # sentences translated and scored at each; None is all, 0 is none
     bleu_tokenizer: Literal["13a", "intl", "char", "zh", "none"] = "13a"  # of sacrebleu; char for text without spaces
-    metric: Literal["loss", "bleu", "chrf"] = "loss"  # decides the best checkpoint and early stopping
+    metric: Literal["loss", "bleu", "chrf", "accuracy"] = "loss"  # decides the best checkpoint and early stopping
 
     def __post_init__(self) -> None:
         require_positive(self, "every")
@@ -133,7 +133,10 @@ class EvaluationConfig:
             self.translations is None or self.translations >= 0,
             f"translations={self.translations} must not be negative",
         )
-        require(self.metric == "loss" or self.translations != 0, f"metric={self.metric!r} needs translations above 0")
+        require(
+            self.metric not in ("bleu", "chrf") or self.translations != 0,
+            f"metric={self.metric!r} needs translations above 0",
+        )
 
 
 @config

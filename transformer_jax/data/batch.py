@@ -32,9 +32,10 @@ class Side:
 class Batch:
     """Packed rows of both sides; segment s of a source row and segment s of its target row are a pair.
 
-    The source is None for a decoder-only model, the target for an encoder-only one. `example_ids` holds the index of
-    the pair in each segment, in order, and -1 where a row has fewer. Where not
-    `packed`, every row holds one pair, from its first place on: some attention kernels are faster then.
+    The source is None for a decoder-only model. For an encoder-only one the target's `positions` are the places of the
+    source row at which its `targets` are predicted; its `tokens` are not read. `example_ids` holds the index of the
+    example in each segment, in order, and -1 where a row has fewer. Where not `packed`, every row holds one pair, from
+    its first place on: some attention kernels are faster then.
     """
 
     source: Side | None

@@ -2,10 +2,10 @@
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, Num
 
 _WINDOW = 65_536  # pairs planned at a time: rows do not cross windows, and memory stays small
 _OPEN_ROWS = 16  # rows that may still take a pair: more of them fill better and plan slower
@@ -15,7 +15,7 @@ _OPEN_ROWS = 16  # rows that may still take a pair: more of them fill better and
 class Ragged:
     """Sequences of different lengths in one array: sequence i is values[offsets[i] : offsets[i + 1]]."""
 
-    values: Int[np.ndarray, " values"]
+    values: Num[np.ndarray, " values"]
     offsets: Int[np.ndarray, " offsets"]
 
     def __len__(self) -> int:
@@ -33,18 +33,45 @@ class Ragged:
         return np.diff(self.offsets)
 
     @staticmethod
+    def of(sequences: "Sequence[np.ndarray]", dtype: Any = np.int32) -> "Ragged":
+        """These sequences, end to end."""
+        values = np.concatenate([np.zeros(0, dtype), *sequences]).astype(dtype, copy=False)
+        return Ragged(values, offsets_of(np.fromiter(map(len, sequences), np.int64, len(sequences))))
+
+    @staticmethod
     def joined(parts: "Sequence[Ragged]") -> "Ragged":
         """All sequences of the first part, then those of the next."""
         lengths = np.concatenate([part.lengths for part in parts])
         return Ragged(np.concatenate([part.values for part in parts]), offsets_of(lengths))
 
+    def lengths_of(self, indices: np.ndarray) -> np.ndarray:
+        """The lengths of the sequences at `indices`."""
+        return self.offsets[indices + 1] - self.offsets[indices]
+
     def take(self, indices: np.ndarray) -> "Ragged":
         """The sequences at `indices`, in that order."""
-        lengths = self.lengths[indices]
+        lengths = self.lengths_of(indices)
         offsets = offsets_of(lengths)
         # Where each value comes from: its place within its sequence, moved to where that sequence starts here.
         places = np.arange(offsets[-1]) + np.repeat(self.offsets[indices] - offsets[:-1], lengths)
         return Ragged(self.values[places], offsets)
+
+    def trimmed(self, before: int, behind: int) -> "Ragged":
+        """The sequences without so many values at the beginning and the end of each, which all of them have."""
+        kept = np.ones(len(self.values), bool)
+        for place in range(before):
+            kept[self.offsets[:-1] + place] = False
+        for place in range(behind):
+            kept[self.offsets[1:] - 1 - place] = False
+        return Ragged(self.values[kept], offsets_of(self.lengths - before - behind))
+
+    def cut(self, longest: int) -> "Ragged":
+        """The sequences in parts of at most so many values, those of one about as long as each other."""
+        parts = -(-self.lengths // longest)
+        whole = np.repeat(np.arange(len(self)), parts)
+        part = np.arange(parts.sum()) - np.repeat(offsets_of(parts)[:-1], parts)
+        ends = self.offsets[:-1][whole] + self.lengths[whole] * (part + 1) // parts[whole]
+        return Ragged(self.values, np.concatenate([np.zeros(1, np.int64), ends]))
 
 
 def offsets_of(lengths: np.ndarray) -> np.ndarray:
@@ -120,15 +147,33 @@ def pack(rows: Ragged, sentences: Ragged, length: int, pad_id: int = 0) -> Packe
         length: of a row; its sentences must fit.
         pad_id: the padding id.
     """
-    tokens = np.full((len(rows), length), pad_id, np.int32)
+    tokens = lay(rows, sentences, length, pad_id).astype(np.int32, copy=False)
     segment_ids, positions = (np.zeros_like(tokens) for _ in range(2))
     for row, members in enumerate(rows):
-        chosen = sentences.take(members)
-        used = slice(len(chosen.values))
-        tokens[row, used] = chosen.values
-        segment_ids[row, used] = np.repeat(np.arange(1, len(chosen) + 1), chosen.lengths)
-        positions[row, used] = np.arange(len(chosen.values)) - np.repeat(chosen.offsets[:-1], chosen.lengths)
+        lengths = sentences.lengths_of(members)
+        used = slice(int(lengths.sum()))
+        segment_ids[row, used] = np.repeat(np.arange(1, len(members) + 1), lengths)
+        positions[row, used] = np.arange(used.stop) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     return PackedRows(tokens, segment_ids, positions)
+
+
+def lay(rows: Ragged, sequences: Ragged, length: int, fill: int = 0) -> Num[np.ndarray, "B T"]:
+    """Rows of `length` values, the sequences of a row end to end, `fill` behind them."""
+    values = np.full((len(rows), length), fill, sequences.values.dtype)
+    for row, members in enumerate(rows):
+        chosen = sequences.take(members).values
+        values[row, : len(chosen)] = chosen
+    return values
+
+
+def lay_places(rows: Ragged, places: Ragged, sentences: Ragged, length: int) -> Int[np.ndarray, "B T"]:
+    """Places within sentences as places within the rows that the sentences lie in; 0 behind them."""
+    lengths = sentences.lengths_of(rows.values)
+    before = np.cumsum(lengths) - lengths
+    starts = before - np.repeat(np.append(before, 0)[rows.offsets[:-1]], rows.lengths)
+    chosen = places.take(rows.values)
+    moved = Ragged((chosen.values + np.repeat(starts, chosen.lengths)).astype(np.int32), chosen.offsets)
+    return lay(Ragged(np.arange(len(rows.values)), rows.offsets), moved, length)
 
 
 def shift_right(

@@ -1,13 +1,19 @@
 """The data of a run: pairs of every split, tokenizers, and batches, the same on every process."""
 
 import dataclasses
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
 
 from jax.sharding import Mesh
 
 from transformer_jax import processes, runs
-from transformer_jax.config import Experiment
+from transformer_jax.config import Classification, DataConfig, Experiment, ObjectiveConfig
+from transformer_jax.data.batches import examples_of
+from transformer_jax.data.corpus import Corpus
+from transformer_jax.data.laps import laps_of
 from transformer_jax.data.pipeline import Pipeline
-from transformer_jax.data.sources import Pairs, load_pairs
+from transformer_jax.data.sources import Pairs, Split, load_pairs
 from transformer_jax.data.tokenizer import Tokenizers, train_tokenizers
 from transformer_jax.errors import InputError
 from transformer_jax.runs import RunFolder
@@ -19,12 +25,26 @@ INITIAL = "initial weights"  # by what environment.json knows them
 
 
 @dataclasses.dataclass(frozen=True)
-class Data:
-    """The pairs of each split, the tokenizers, and the batches of training and validation."""
+class Splits:
+    """The pairs of each split, and those of the further tasks of a mixture."""
 
     train: Pairs
     validation: Pairs | None
     test: Pairs | None
+    mixed: tuple[Pairs, ...] = ()
+
+    def digests(self) -> dict[str, str]:
+        """The identity of each that there is, as environment.json records it."""
+        named = {"train": self.train, "validation": self.validation, "test": self.test}
+        named |= {f"task {number}": pairs for number, pairs in enumerate(self.mixed)}
+        return {f"{name} data": pairs.digest for name, pairs in named.items() if pairs is not None}
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """The splits, the tokenizers, and the batches of training and validation."""
+
+    splits: Splits
     tokenizers: Tokenizers
     training_batches: Pipeline
     validation_batches: Pipeline | None
@@ -32,7 +52,7 @@ class Data:
 
     def digests(self) -> dict[str, str]:
         """What the data is, whatever its paths are."""
-        found = {**digests_of(self.train, self.validation, self.test), "tokenizer": self.tokenizers.digest}
+        found = {**self.splits.digests(), "tokenizer": self.tokenizers.digest}
         return found if self.initial is None else {**found, INITIAL: self.initial}
 
 
@@ -42,49 +62,83 @@ def load(experiment: Experiment, folder: RunFolder, mesh: Mesh) -> Data:
     Raises:
         InputError: on data that is missing, empty or not that of the run, and on processes that see other data.
     """
-    train, validation, test = load_splits(experiment)
-    digests, weights = digests_of(train, validation, test), _initial_digest(experiment, folder)
+    splits = load_splits(experiment)
+    digests, weights = splits.digests(), _initial_digest(experiment, folder)
     _check_alike(digests if weights is None else {**digests, INITIAL: weights})
     # Before anything is tokenised: a run that is refused has nothing new in its folder.
     processes.on_coordinator(lambda: runs.check_digests(folder, digests))
-    processes.on_coordinator(lambda: _make_tokenizers(experiment, folder, train))
+    processes.on_coordinator(lambda: _make_tokenizers(experiment, folder, splits))
     tokenizers = Tokenizers.load(folder.tokenizer)
     check_models(tokenizers, [experiment.model])
-
-    def batches(pairs: Pairs) -> Pipeline:
-        return Pipeline(pairs, tokenizers, experiment.batch, mesh, experiment.seed, folder.cache)
-
-    training, evaluated = batches(train), None if validation is None else batches(validation)
-    for name, pipeline in (("training", training), ("validation", evaluated)):
-        if pipeline is not None:
-            dropped = "".join(
-                f", {count:,} dropped with {reason}" for reason, count in pipeline.dropped.items() if count
-            )
-            say(f"{name}: {pipeline.kept:,} of {pipeline.total:,} pairs{dropped}")
-    return Data(train, validation, test, tokenizers, training, evaluated, weights)
+    maker = BatchMaker(experiment, tokenizers, mesh, folder.cache)
+    training, evaluated = maker.training(splits), None
+    if splits.validation is not None:
+        evaluated = maker.evaluation("validation", splits.validation)
+    return Data(splits, tokenizers, training, evaluated, weights)
 
 
-def load_splits(experiment: Experiment) -> tuple[Pairs, Pairs | None, Pairs | None]:
+def load_splits(experiment: Experiment) -> Splits:
     """The pairs for training, and those for validation and test where there are any.
 
     Raises:
         InputError: on data that is missing, damaged or empty.
     """
-    train, validation, test = (load_pairs(experiment.data, split) for split in ("train", "validation", "test"))
-    if train is None:
-        raise InputError("data.train: the experiment has no training pairs")
+    train = _loaded(experiment.data, "train", "data")
+    validation, test = (load_pairs(experiment.data, split) for split in ("validation", "test"))
     if validation is None and (experiment.training.patience is not None or experiment.evaluation.metric != "loss"):
         raise InputError("data.validation: early stopping and the best checkpoint need validation pairs")
-    for split, pairs in (("train", train), ("validation", validation), ("test", test)):
+    for split, pairs in (("validation", validation), ("test", test)):
         if pairs is not None and not len(pairs):
             raise InputError(f"data.{split}: there are no pairs in it; give others, or none")
-    return train, validation, test
+    mixed = (_loaded(task.data, "train", f"task {number}") for number, task in enumerate(experiment.mixture.tasks))
+    return Splits(train, validation, test, tuple(mixed))
 
 
-def digests_of(train: Pairs | None, validation: Pairs | None, test: Pairs | None) -> dict[str, str]:
-    """The identity of each split there is, as environment.json records it."""
-    splits = {"train": train, "validation": validation, "test": test}
-    return {f"{name} data": pairs.digest for name, pairs in splits.items() if pairs is not None}
+def _loaded(data: DataConfig, split: Split, flag: str) -> Pairs:
+    pairs = load_pairs(data, split)
+    if pairs is None:
+        raise InputError(f"{flag}.{split}: the experiment has no training pairs")
+    if not len(pairs):
+        raise InputError(f"{flag}.{split}: there are no pairs in it; give others, or none")
+    return pairs
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchMaker:
+    """What makes batches of the pairs of a run."""
+
+    experiment: Experiment
+    tokenizers: Tokenizers
+    mesh: Mesh
+    cache: Path
+
+    def training(self, splits: Splits) -> Pipeline:
+        """The batches of the training pairs, and of what is mixed with them."""
+        mixture = self.experiment.mixture
+        corpora = [self._corpus("training", splits.train, self.experiment.objective)]
+        for number, (task, pairs) in enumerate(zip(mixture.tasks, splits.mixed, strict=True)):
+            corpora.append(self._corpus(f"task {number}", pairs, task.objective))
+        rates = [mixture.rate, *(task.rate for task in mixture.tasks)]
+        sizes = [len(corpus) ** (1 / mixture.temperature) for corpus in corpora]
+        return self._batches(corpora, [rate or size for rate, size in zip(rates, sizes, strict=True)])
+
+    def evaluation(self, name: str, pairs: Pairs) -> Pipeline:
+        """The batches of a split that is evaluated."""
+        return self._batches([self._corpus(name, pairs, self.experiment.objective)], [1.0])
+
+    def _corpus(self, name: str, pairs: Pairs, config: ObjectiveConfig) -> Corpus:
+        """The examples of an objective, after a line that says how many there are."""
+        batch, seed = self.experiment.batch, self.experiment.seed
+        corpus = examples_of(pairs, config, self.tokenizers, batch, seed, self.cache)
+        dropped = "".join(f", {count:,} dropped with {reason}" for reason, count in corpus.dropped.items() if count)
+        kept = corpus.total - sum(corpus.dropped.values())
+        parts = "" if kept == len(corpus) else f" in {len(corpus):,} parts"
+        say(f"{name}: {kept:,} of {corpus.total:,} {'texts' if pairs.sources is None else 'pairs'}{parts}{dropped}")
+        return corpus
+
+    def _batches(self, corpora: Sequence[Corpus], rates: Sequence[float]) -> Pipeline:
+        batch, seed = self.experiment.batch, self.experiment.seed
+        return Pipeline(laps_of(corpora, rates, seed), self.tokenizers.target.special, batch, self.mesh, seed)
 
 
 def _check_alike(digests: dict[str, str]) -> None:
@@ -110,16 +164,19 @@ def _initial_digest(experiment: Experiment, folder: RunFolder) -> str | None:
     return recorded.get(INITIAL) or initial.initial_of(experiment).digest()
 
 
-def _make_tokenizers(experiment: Experiment, folder: RunFolder, train: Pairs) -> None:
+def _make_tokenizers(experiment: Experiment, folder: RunFolder, splits: Splits) -> None:
     there = folder.tokenizer.exists()
-    tokenizers = Tokenizers.load(folder.tokenizer) if there else make_tokenizers(experiment, train)
+    tokenizers = Tokenizers.load(folder.tokenizer) if there else make_tokenizers(experiment, splits)
     runs.check_digests(folder, {"tokenizer": tokenizers.digest})  # a run that lost its own gets no other one
     if not there:
         tokenizers.save(folder.tokenizer)
 
 
-def make_tokenizers(experiment: Experiment, train: Pairs) -> Tokenizers:
-    """The tokenizers of a run that has none yet: those of what it starts from, or trained on its training pairs."""
+def make_tokenizers(experiment: Experiment, splits: Splits) -> Tokenizers:
+    """The tokenizers of a run that has none yet: those of what it starts from, or trained on all its training text."""
     if experiment.init_from is not None:
         return initial.tokenizers_of(experiment)
-    return train_tokenizers(experiment.tokenizer, experiment.model, train.sources, train.targets)
+    train, classes = [splits.train, *splits.mixed], isinstance(experiment.objective, Classification)
+    sources = itertools.chain.from_iterable(pairs.sources or () for pairs in train)
+    targets = itertools.chain.from_iterable(() if classes else pairs.targets for pairs in train)
+    return train_tokenizers(experiment.tokenizer, experiment.model, sources, targets)

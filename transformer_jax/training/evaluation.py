@@ -1,9 +1,11 @@
 """What is measured: loss and perplexity of given pairs, and the scores of real translations by sacrebleu."""
 
+import contextlib
 import dataclasses
 import functools
 import json
 import math
+import operator
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -12,12 +14,15 @@ import jax
 from sacrebleu.metrics import BLEU, CHRF, TER
 from sacrebleu.significance import PairedTest, Result
 
+from transformer_jax.config import Experiment, ObjectiveConfig
 from transformer_jax.data.batch import Batch
+from transformer_jax.data.pipeline import Pipeline
 from transformer_jax.data.sources import Pairs
 from transformer_jax.errors import InputError
 from transformer_jax.files import write_atomically
-from transformer_jax.models import Parameters
-from transformer_jax.training.losses import LossSums
+from transformer_jax.models import Parameters, Transformer
+from transformer_jax.training.losses import EvaluatedSums, LossSums
+from transformer_jax.training.objectives import batch_evaluation
 from transformer_jax.training.step import EvalStep
 from transformer_jax.translation import Translator
 
@@ -28,14 +33,43 @@ def loss_metrics(sums: LossSums, split: str) -> dict[str, float]:
     return {f"{split}/loss": loss, f"{split}/perplexity": math.exp(min(loss, 700.0))}
 
 
-def evaluate_loss(eval_step: EvalStep, params: Parameters, batches: Iterable[Batch]) -> LossSums:
+def metrics_of(objective: ObjectiveConfig, sums: EvaluatedSums, split: str, pairs: Pairs) -> dict[str, float]:
+    """The loss, and what else says something of an objective.
+
+    That is the perplexity of text, the share of right answers where few of them are possible or one is asked for, and
+    of all that a language model reads bits a byte, which do not hang on the vocabulary: of the text in UTF-8, with one
+    byte for the end of each.
+    """
+    metrics = loss_metrics(sums, split)
+    if objective.kind in ("masked", "classification"):
+        metrics[f"{split}/accuracy"] = float(sums.correct) / max(float(sums.tokens), 1.0)
+    if objective.kind == "classification":
+        del metrics[f"{split}/perplexity"]
+    if objective.kind == "causal" and pairs.sources is None:
+        size = sum(len(text.encode()) + 1 for text in pairs.targets)
+        metrics[f"{split}/bits_per_byte"] = float(sums.log_loss) / math.log(2) / size
+    return metrics
+
+
+def evaluate_loss(eval_step: EvalStep, params: Parameters, batches: Iterable[Batch]) -> EvaluatedSums:
     """The sums of the loss over all batches; evaluated without dropout, summed in order."""
 
-    def add(total: LossSums, sums: LossSums) -> LossSums:
-        return jax.block_until_ready(total + sums)  # with gloo, many programs that nothing orders hang
+    def add(total: EvaluatedSums, sums: EvaluatedSums) -> EvaluatedSums:
+        return jax.block_until_ready(jax.tree.map(operator.add, total, sums))  # with gloo, unordered programs hang
 
-    sums: LossSums = jax.device_get(functools.reduce(add, (eval_step(params, batch) for batch in batches)))
+    sums: EvaluatedSums = jax.device_get(functools.reduce(add, (eval_step(params, batch) for batch in batches)))
     return sums
+
+
+def measure(
+    experiment: Experiment, params: Parameters, batches: Pipeline, pairs: Pairs, split: str
+) -> dict[str, float]:
+    """The metrics of the examples of a split."""
+    model = Transformer(experiment.model)
+    eval_step = jax.jit(functools.partial(batch_evaluation, model))
+    with contextlib.closing(batches.one_epoch()) as epoch:
+        sums = evaluate_loss(eval_step, params, epoch)
+    return metrics_of(experiment.objective, sums, split, pairs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +160,7 @@ def translate_and_score(
     translator: Translator, pairs: Pairs, limit: int | None = None, *, bleu_tokenizer: str = "13a", edits: bool = True
 ) -> tuple[list[str], Scores]:
     """Translations of the first `limit` pairs of a set (all where None), and their scores."""
+    assert pairs.sources is not None  # as pairs of translations have them
     sources, targets = pairs.sources[:limit], pairs.targets[:limit]
     translations = translator.translate(sources, warn=False)  # a model in training goes wrong often
     return translations, score(

@@ -3,13 +3,12 @@
 import contextlib
 import dataclasses
 import functools
-import json
 import signal
 from collections import deque
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -18,10 +17,9 @@ from transformer_jax import processes, runs, sharding
 from transformer_jax.config import Experiment
 from transformer_jax.data.batch import Batch
 from transformer_jax.errors import DivergenceError, InputError
-from transformer_jax.files import write_atomically
 from transformer_jax.runs import RunFolder
 from transformer_jax.training import data as datasets
-from transformer_jax.training import evaluation, initial
+from transformer_jax.training import initial
 from transformer_jax.training.checkpoints import Checkpoints
 from transformer_jax.training.data import Data
 from transformer_jax.training.fingerprints import Items
@@ -30,11 +28,10 @@ from transformer_jax.training.metrics import say, score_of
 from transformer_jax.training.observer import Observer
 from transformer_jax.training.position import Position
 from transformer_jax.training.profiling import Profile
+from transformer_jax.training.reporting import report
 from transformer_jax.training.step import SPIKE, StepReport, Trainer, TrainState
 from transformer_jax.training.trained import rates_of, share_trained
-from transformer_jax.translation import Translator, read_parameters
 
-SAMPLES = 5  # translations shown at the end
 IN_FLIGHT = 1  # steps that may be under way while the report of the one before is read; gloo hangs with many
 
 
@@ -293,36 +290,3 @@ class _Run:
             "behind the data in between"
         )
         return self.trainer.passed_over(state), position.back_from(bad)
-
-
-def report(experiment: Experiment, folder: RunFolder, data: Data, mesh: jax.sharding.Mesh) -> None:
-    """What was reached: translations of the test split and their scores, pictures, and where everything lies."""
-    params, step = read_parameters(folder, experiment, mesh)
-    say(f"checkpoint of step {step:,} of {folder.checkpoints}")
-    split, pairs = ("test", data.test) if data.test is not None else ("validation", data.validation)
-    translations: list[str] = []
-    scores, attended = None, None
-    if pairs is not None:
-        longest = experiment.batch.source_length
-        translator = Translator(experiment.model, params, data.tokenizers, experiment.decoding, mesh, longest=longest)
-        tokenizer = experiment.evaluation.bleu_tokenizer
-        translations, scores = evaluation.translate_and_score(translator, pairs, bleu_tokenizer=tokenizer)
-        drawn = next((source for source in pairs.sources if source.strip()), None)
-        attended = None if drawn is None else translator.attend(drawn)
-    if not processes.is_coordinator():
-        return
-    from transformer_jax import plots  # matplotlib, which takes a second to import, at the end of a run
-
-    results: dict[str, Any] = {"step": step}
-    plots.curves(folder.metrics, folder.curves)
-    if pairs is not None and scores is not None:
-        text = evaluation.write_translations(folder.translations, split, translations, scores, step=step)
-        for index in range(0, len(pairs), -(-len(pairs) // SAMPLES)):
-            say(f"  {pairs.sources[index]}\n    -> {translations[index]}")
-        if attended is not None:
-            plots.attention(attended, folder.attention)
-        say(f"{split}: {scores}")
-        say(f"translations {text}, attention {folder.attention}")
-        results |= {"split": split, **dataclasses.asdict(scores)}
-    write_atomically(folder.results, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
-    say(f"curves {folder.curves}, all of it in {folder.path}")

@@ -28,6 +28,21 @@ class LossSums:
         return jax.tree.map(jnp.add, self, other)
 
 
+@no_type_check  # likewise
+@flax.struct.dataclass
+class EvaluatedSums(LossSums):
+    """What is summed where a model is evaluated: also how much of the weight is on targets that it finds likeliest."""
+
+    correct: Float[Array, ""]
+
+
+def evaluated(sums: LogitSums, vocab_size: int, weights: Float[Array, "*places"]) -> EvaluatedSums:
+    """Cross-entropy without smoothing, and the likeliest predictions that are right; arguments as `cross_entropy`."""
+    loss = cross_entropy(sums, vocab_size, weights)
+    correct = jnp.where(sums.target >= sums.largest, weights, 0.0).sum()
+    return EvaluatedSums(loss.loss, loss.log_loss, loss.tokens, correct)
+
+
 def cross_entropy(
     sums: LogitSums, vocab_size: int, weights: Float[Array, "*places"], label_smoothing: float = 0.0
 ) -> LossSums:

@@ -109,16 +109,16 @@ class Observer:
 
     def evaluate(self, state: TrainState, step: int) -> dict[str, float] | None:
         """Loss and scores on the validation split; None where there is none."""
-        batches, pairs = self.data.validation_batches, self.data.validation
+        batches, pairs = self.data.validation_batches, self.data.splits.validation
         if batches is None or pairs is None:
             return None
         started = time.monotonic()
         with closing(batches.one_epoch()) as epoch:
             sums = evaluation.evaluate_loss(self.trainer.eval_step, state.evaluated, epoch)
-        metrics = evaluation.loss_metrics(sums, "validation")
+        objective, config = self.experiment.objective, self.experiment.evaluation
+        metrics = evaluation.metrics_of(objective, sums, "validation", pairs)
         signatures: dict[str, str] = {}
-        config = self.experiment.evaluation
-        if config.translations != 0:
+        if objective.kind == "translation" and config.translations != 0:
             _, scores = evaluation.translate_and_score(
                 self._translator_of(state),
                 pairs,

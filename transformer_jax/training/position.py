@@ -13,7 +13,7 @@ class Position:
     """The steps taken, the batch that comes next, and what has been decided on the way."""
 
     step: int = 0
-    epoch: int = 0  # of the next batch
+    epoch: int = 0  # of the next batch; of data that comes in parts of an epoch, the number of the part
     batch: int = 0  # its index there
     examples: str = ""  # a digest of the ids of all examples so far, in order
     best_score: float | None = None  # of all evaluations so far; higher is better

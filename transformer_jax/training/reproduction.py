@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import jax
 
 from transformer_jax import environment, processes, runs, sharding
-from transformer_jax.config import Experiment, MeshConfig, ProcessesConfig
-from transformer_jax.data.sources import Pairs, Split, moved, place_of
+from transformer_jax.config import DataConfig, Experiment, MeshConfig, ProcessesConfig
+from transformer_jax.data.sources import Split, moved, place_of
 from transformer_jax.data.tokenizer import Tokenizers
 from transformer_jax.errors import FAILED_CHECK, InputError
 from transformer_jax.files import require_new
@@ -184,10 +184,10 @@ def _prepare(original: _Original, experiment: Experiment, new: RunFolder) -> Exp
             f"{recorded.get('tokenizer')}; bring it back"
         )
     _check_initial(experiment, recorded)
-    train, validation, test = datasets.load_splits(experiment)
-    _check_data(experiment, recorded, {"train": train, "validation": validation, "test": test})
+    splits = datasets.load_splits(experiment)
+    _check_data(experiment, recorded, splits)
     here = dataclasses.replace(experiment, mesh=_mesh_here(experiment, original.sessions[-1]))
-    processes.on_coordinator(lambda: _start(original, here, train, new, digest))
+    processes.on_coordinator(lambda: _start(original, here, splits, new, digest))
     return here
 
 
@@ -201,19 +201,23 @@ def _check_initial(experiment: Experiment, recorded: Mapping[str, str]) -> None:
             )
 
 
-def _check_data(experiment: Experiment, recorded: Mapping[str, str], splits: Mapping[Split, Pairs | None]) -> None:
+def _check_data(experiment: Experiment, recorded: Mapping[str, str], splits: datasets.Splits) -> None:
+    kinds: tuple[Split, ...] = ("train", "validation", "test")
+    places: dict[str, tuple[DataConfig, Split]] = {f"{split} data": (experiment.data, split) for split in kinds}
+    places |= {f"task {number} data": (task.data, "train") for number, task in enumerate(experiment.mixture.tasks)}
+    digests = splits.digests()
     changed = [
-        f"{place_of(experiment.data, split)}: not the {split} data of the run: digest {digest}, recorded {was}"
-        for split, pairs in splits.items()
-        if (digest := pairs and pairs.digest) != (was := recorded.get(f"{split} data"))
+        f"{place_of(*place)}: not the {name} of the run: digest {digest}, recorded {was}"
+        for name, place in places.items()
+        if (digest := digests.get(name)) != (was := recorded.get(name))
     ]
     if changed:
         raise InputError(f"{'; '.join(changed)}; bring it back, or give the folder that has it with --data.dir")
 
 
-def _start(original: _Original, experiment: Experiment, train: Pairs, new: RunFolder, digest: str) -> None:
+def _start(original: _Original, experiment: Experiment, splits: datasets.Splits, new: RunFolder, digest: str) -> None:
     """Makes the new folder, with a tokenizer trained from the data, which has to be that of the run."""
-    tokenizers = datasets.make_tokenizers(experiment, train)
+    tokenizers = datasets.make_tokenizers(experiment, splits)
     if tokenizers.digest != digest:
         made_by, here = original.sessions[0]["versions"].get("sentencepiece"), environment.versions()["sentencepiece"]
         raise InputError(

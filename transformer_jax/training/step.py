@@ -19,8 +19,8 @@ from transformer_jax.config import Experiment, StabilityConfig, TrainingConfig
 from transformer_jax.data.batch import Batch
 from transformer_jax.initialisation import initialise
 from transformer_jax.models import Parameters, Transformer
-from transformer_jax.projection import LogitSums
-from transformer_jax.training.losses import LossSums, cross_entropy
+from transformer_jax.training.losses import EvaluatedSums, LossSums
+from transformer_jax.training.objectives import batch_evaluation, batch_loss
 from transformer_jax.training.optimizer import learning_rate, make_optimizer
 from transformer_jax.training.trained import Rates, joined, moving, rates_of, scaled, trained
 
@@ -114,39 +114,7 @@ class TrainState:
 
 
 TrainStep: TypeAlias = Callable[[TrainState, Batch, Array], tuple[TrainState, Array]]
-EvalStep: TypeAlias = Callable[[Parameters, Batch], LossSums]
-
-
-def batch_loss(
-    model: Transformer,
-    params: Parameters,
-    batch: Batch,
-    *,
-    label_smoothing: float = 0.0,
-    dropout_key: Key[Array, ""] | None = None,
-) -> LossSums:
-    """Teacher forcing: the sums of the loss over a batch; with dropout where a key is given."""
-    if batch.source is None or batch.target is None or batch.target.targets is None or batch.target.weights is None:
-        raise ValueError("a translation batch has both sides, and targets and weights on the target side")
-    source, target = jax.tree.map(jnp.asarray, (batch.source, batch.target))
-    flags: dict[str, Any] = {"packed": batch.packed, "deterministic": dropout_key is None}
-
-    def sums_of(model: Transformer) -> LogitSums:
-        memory, _ = model.encode(source.tokens, source.segment_ids, source.positions, **flags)
-        features, _ = model.features(
-            target.tokens,
-            memory,
-            segments=target.segment_ids,
-            positions=target.positions,
-            memory_segments=source.segment_ids,
-            **flags,
-        )
-        return model.logit_sums(features.reshape(-1, features.shape[-1]), target.targets.reshape(-1))
-
-    rngs = None if dropout_key is None else {"dropout": dropout_key}
-    sums: Any = model.apply({"params": params}, method=sums_of, rngs=rngs)
-    # Flat: with rows and positions apart, the gradient by the logits took 98 ms of a profiled step on a CPU, so 58 ms.
-    return cross_entropy(sums, model.config.vocab_size, target.weights.reshape(-1), label_smoothing)
+EvalStep: TypeAlias = Callable[[Parameters, Batch], EvaluatedSums]
 
 
 def gradients(
@@ -283,7 +251,7 @@ class Trainer:
             donate_argnums=0,
         )
         self.eval_step: EvalStep = jax.jit(
-            sharding.on_mesh(mesh, functools.partial(batch_loss, self.model)),
+            sharding.on_mesh(mesh, functools.partial(batch_evaluation, self.model)),
             in_shardings=(self.state_sharding.params, rows),
             out_shardings=everywhere,
         )

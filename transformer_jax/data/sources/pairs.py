@@ -8,20 +8,23 @@ from collections.abc import Sequence
 
 @dataclasses.dataclass(frozen=True)
 class Pairs:
-    """Aligned sentences: target i translates source i; `groups` labels each pair, for scores by group."""
+    """Aligned sentences: target i translates source i; `groups` labels each pair, for scores by group.
 
-    sources: Sequence[str]
+    Without sources they are plain texts.
+    """
+
+    sources: Sequence[str] | None
     targets: Sequence[str]
     groups: Sequence[str] | None = None
 
     def __len__(self) -> int:
-        return len(self.sources)
+        return len(self.targets)
 
     @functools.cached_property
     def digest(self) -> str:
         """The identity of the content, wherever it came from: a sha256 in hex."""
         digest = hashlib.sha256()
-        for texts in (self.sources, self.targets, self.groups or ()):
+        for texts in (self.sources or (), self.targets, self.groups or ()):
             digest.update(b"%d;" % len(texts))
             for text in texts:
                 data = text.encode()

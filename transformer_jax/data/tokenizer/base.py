@@ -3,12 +3,17 @@
 import abc
 import dataclasses
 import functools
+import re
 from collections.abc import Iterable, Sequence
 from typing import SupportsIndex
+
+import numpy as np
+from jaxtyping import Bool, Int
 
 from transformer_jax.errors import InputError
 
 SPACE = "\u2581"  # stands in pieces for the space before a word
+_MASK = re.compile(r"<(?:mask|extra_id)_(\d+)>|<mask>|\[MASK\]")  # what stands for masked text, in all vocabularies
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +37,15 @@ class SpecialTokens:
     def silent(self) -> frozenset[int]:
         """Those that write nothing."""
         return self.marks | frozenset(self.others)
+
+    @property
+    def frames(self) -> int:
+        """How many stand around a sentence."""
+        return len(self.before) + 1 + len(self.behind)
+
+    def frame(self, ids: Int[np.ndarray, " T"]) -> Int[np.ndarray, " U"]:
+        """The ids of a sentence with what stands around it."""
+        return np.concatenate([self.before, ids, [self.eos], self.behind]).astype(np.int32)
 
 
 class Tokenizer(abc.ABC):
@@ -108,6 +122,22 @@ class Tokenizer(abc.ABC):
             if not any(map(str.isalnum, word)):
                 found.update(self.written[mark] for mark in word.split() if mark in self.written)
         return sorted(found)
+
+    @functools.cached_property
+    def masks(self) -> tuple[int, ...]:
+        """The ids that stand for masked text, in the order of their numbers."""
+        found = ((_MASK.fullmatch(piece), token) for token, piece in enumerate(self.pieces(range(self.vocab_size))))
+        return tuple(token for _, token in sorted((int(match[1] or 0), token) for match, token in found if match))
+
+    @functools.cached_property
+    def starts(self) -> Bool[np.ndarray, " V"]:
+        """Which pieces begin a word."""
+        return np.array([piece.startswith(SPACE) for piece in self.pieces(range(self.vocab_size))])
+
+    @functools.cached_property
+    def words(self) -> Int[np.ndarray, " words"]:
+        """The ids of pieces that write text."""
+        return np.array(sorted(self.written.values()), np.int32)
 
     @functools.cached_property
     def written(self) -> dict[str, int]:

@@ -5,10 +5,14 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any, SupportsIndex
 
+import numpy as np
+from jaxtyping import Bool
+
 from transformer_jax.data.tokenizer.base import SPACE, SpecialTokens, Tokenizer, check_texts
 from transformer_jax.errors import InputError
 
 _BYTE_SPACE = "\u0120"  # stands for a space in the pieces of byte-level BPE
+_CONTINUES = "##"  # in front of the pieces of WordPiece that begin no word
 
 
 class JsonTokenizer(Tokenizer):
@@ -70,6 +74,12 @@ class JsonTokenizer(Tokenizer):
         """The piece of each id, where U+2581 marks the start of a word; "" where there is none."""
         found = (self._tokenizer.id_to_token(int(token)) for token in ids)
         return ["" if piece is None else piece.replace(_BYTE_SPACE, SPACE) for piece in found]
+
+    @functools.cached_property
+    def starts(self) -> Bool[np.ndarray, " V"]:
+        """Which pieces begin a word."""
+        continues = np.array([piece.startswith(_CONTINUES) for piece in self.pieces(range(self._vocab_size))])
+        return ~continues if continues.any() else super().starts
 
 
 def open_json(text: str, origin: str) -> Any:

@@ -1,5 +1,6 @@
 """SentencePiece models, of this project's making or of public checkpoints."""
 
+import dataclasses
 import functools
 import hashlib
 import re
@@ -15,6 +16,11 @@ from transformer_jax.files import write_atomically
 
 PAD_ID, EOS_ID, UNK_ID = 0, 1, 2  # of the models that are trained here
 OWN = SpecialTokens(pad=PAD_ID, eos=EOS_ID, unk=UNK_ID, start=PAD_ID)
+
+
+def mask_piece(index: int) -> str:
+    """The piece that stands for masked text, by its number."""
+    return f"<mask_{index}>"
 
 
 def open_model(model: bytes, origin: str) -> sentencepiece.SentencePieceProcessor:
@@ -69,6 +75,8 @@ class SentencePiece(Tokenizer):
         wanted = {"pad": special.pad, "eos": special.eos, "unk": special.unk}
         if pieces is None and found != wanted:
             raise InputError(f"{origin}: a SentencePiece model with the special ids {found}, not {wanted}")
+        if pieces is None:
+            self.special = dataclasses.replace(special, others=self.masks)
         self._ids = {} if pieces is None else {piece: token for token, piece in enumerate(pieces) if piece}
         self._cut = re.compile("|".join(map(re.escape, sorted(added, key=len, reverse=True))))
 
@@ -76,6 +84,14 @@ class SentencePiece(Tokenizer):
     def vocab_size(self) -> int:
         """Number of pieces, the special ones included."""
         return int(self._processor.get_piece_size()) if self._pieces is None else len(self._pieces)
+
+    @functools.cached_property
+    def masks(self) -> tuple[int, ...]:
+        """The ids that stand for masked text, in the order of their numbers."""
+        if self._pieces is not None:
+            return super().masks
+        controls = filter(self._processor.is_control, range(UNK_ID + 1, self.vocab_size))
+        return tuple(controls)
 
     @functools.cached_property
     def digest(self) -> str:

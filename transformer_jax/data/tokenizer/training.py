@@ -8,7 +8,7 @@ import sentencepiece
 
 from transformer_jax.config import ModelConfig, TokenizerConfig
 from transformer_jax.data.tokenizer.pair import Tokenizers
-from transformer_jax.data.tokenizer.sentence_piece import EOS_ID, PAD_ID, UNK_ID, SentencePiece
+from transformer_jax.data.tokenizer.sentence_piece import EOS_ID, PAD_ID, UNK_ID, SentencePiece, mask_piece
 from transformer_jax.errors import InputError
 
 _LONGEST_LINE = 2**30  # bytes; SentencePiece drops longer lines from the training text without an error
@@ -53,6 +53,7 @@ def _train(config: TokenizerConfig, flag: str, vocab_size: int, texts: Iterable[
             eos_id=EOS_ID,
             unk_id=UNK_ID,
             bos_id=-1,
+            control_symbols=[mask_piece(index) for index in range(config.masks)],
             max_sentence_length=_LONGEST_LINE,
             num_threads=1,  # the number of threads is written into the model, and sums of unigram depend on it
             minloglevel=2,  # errors come as exceptions; the rest is noise
@@ -71,7 +72,7 @@ def _explain(flag: str, vocab_size: int, message: str) -> str:
             f"at least {smallest[1]}, or a lower tokenizer.character_coverage"
         )
     if "insert_id" in message:
-        return f"{flag}={vocab_size}: too few pieces: the special ones alone are {UNK_ID + 1}"
+        return f"{flag}={vocab_size}: too few pieces: the special ones alone are {UNK_ID + 1}, and tokenizer.masks"
     if "sentences_.empty()" in message or "all_chars_count" in message:
         return "no tokenizer can be trained: the training text is empty"
     return f"{flag}={vocab_size}: SentencePiece cannot train on this: {' '.join(message.split())}"

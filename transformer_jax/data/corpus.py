@@ -1,0 +1,158 @@
+"""The texts that one objective learns from, and their examples, the same whenever they are drawn again."""
+
+import abc
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import Int
+
+from transformer_jax.data import packing
+from transformer_jax.data.examples import Examples, Tokens
+from transformer_jax.data.objectives import Limits, Objective
+from transformer_jax.data.packing import Ragged
+from transformer_jax.data.tokenizer import Tokenizers
+from transformer_jax.errors import InputError
+
+_EPOCH = 2**40  # above all numbers of examples, so that no two draws share a generator
+
+
+class Corpus(abc.ABC):
+    """Examples by their numbers, from 0 to the length.
+
+    Attributes:
+        total: texts or pairs there are.
+        dropped: why and how many of them are in no example.
+        drawn: whether an example is another one in every epoch.
+        segments: the most of them that a row can hold.
+    """
+
+    total: int
+    dropped: Mapping[str, int]
+    drawn: bool
+    segments: int
+
+    @abc.abstractmethod
+    def __len__(self) -> int: ...
+
+    @abc.abstractmethod
+    def names(self, chosen: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+        """What these examples are known by: numbers among all that there are, dropped ones included."""
+
+    @abc.abstractmethod
+    def draw(self, epoch: int, chosen: Int[np.ndarray, " n"]) -> Examples:
+        """These examples, as they are in an epoch."""
+
+
+class PairCorpus(Corpus):
+    """A corpus of tokenised pairs, or of texts with a class each, the same in every epoch.
+
+    Pairs with an empty side or more tokens than a row holds are dropped and counted; nothing is cut.
+
+    Args:
+        tokens: of all pairs.
+        objective: what becomes of them.
+        frames: what stands around the text of each side, in tokens.
+        limits: tokens of a row.
+
+    Raises:
+        InputError: where nothing is left.
+    """
+
+    drawn = False
+
+    def __init__(self, tokens: Tokens, objective: Objective, frames: tuple[int, int], limits: Limits) -> None:
+        examples = objective.examples(tokens, _no_generator)
+        self.total = len(tokens)
+        self._names, self.dropped = _usable(tokens.lengths, examples.lengths, frames, limits)
+        if not len(self._names):
+            raise InputError(_nothing(self.total, self.dropped))
+        self._examples = examples.take(self._names)
+        self.segments = packing.most_segments(self._examples.lengths, limits)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def names(self, chosen: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+        """Numbers of pairs."""
+        return self._names[chosen]
+
+    def draw(self, epoch: int, chosen: Int[np.ndarray, " n"]) -> Examples:
+        """The same in every epoch."""
+        return self._examples.take(chosen)
+
+
+class TextCorpus(Corpus):
+    """A corpus of plain tokenised texts; longer ones are cut into parts of about the same size, each an example.
+
+    Args:
+        texts: of the text alone, without what stands around it.
+        objective: what becomes of them.
+        frames: what stands around a text, in tokens.
+        limits: tokens of a row.
+        seed: of what is drawn.
+
+    Raises:
+        InputError: where there is no text.
+    """
+
+    def __init__(self, texts: Ragged, objective: Objective, frames: int, limits: Limits, seed: int) -> None:
+        assert objective.longest is not None  # as those of plain texts have it
+        self.total, self.dropped = len(texts), {"no text": int(np.sum(texts.lengths == 0))}
+        self._objective, self._seed, self.drawn = objective, seed, objective.drawn
+        self._texts = texts.cut(objective.longest)
+        if not len(self._texts):
+            raise InputError(_nothing(self.total, self.dropped))
+        self.segments = min(limits[0] // max(frames, 1), limits[1]) if self.drawn else limits[1] // (1 + frames)
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def names(self, chosen: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+        """Numbers of parts."""
+        return chosen
+
+    def draw(self, epoch: int, chosen: Int[np.ndarray, " n"]) -> Examples:
+        """Each by a generator that hangs on seed, epoch and example alone."""
+
+        def generator(index: int) -> np.random.Generator:
+            return np.random.Generator(np.random.Philox(key=[self._seed, epoch * _EPOCH + int(chosen[index])]))
+
+        return self._objective.examples(Tokens(None, self._texts.take(chosen)), generator)
+
+
+def _no_generator(index: int) -> np.random.Generator:
+    raise AssertionError("of pairs nothing is drawn")
+
+
+def _usable(
+    lengths: Int[np.ndarray, "N 2"], examples: Int[np.ndarray, "N 2"], frames: tuple[int, int], limits: Limits
+) -> tuple[Int[np.ndarray, " usable"], dict[str, int]]:
+    """The indices of the pairs that can be used, and how many of the others there are for each reason."""
+    reasons = {
+        "an empty side": (lengths <= frames).any(axis=1),  # nothing but what stands around every sentence
+        f"a source over {limits[0]} tokens": examples[:, 0] > limits[0],
+        f"a target over {limits[1]} tokens": examples[:, 1] > limits[1],
+    }
+    usable = np.ones(len(lengths), bool)
+    dropped = {}
+    for reason, holds in reasons.items():
+        dropped[reason] = int(np.sum(usable & holds))
+        usable &= ~holds
+    return np.flatnonzero(usable), dropped
+
+
+def _nothing(total: int, dropped: Mapping[str, int]) -> str:
+    if not total:
+        return "there are no pairs in the data; give others"
+    reasons = ", ".join(f"{count} have {reason}" for reason, count in dropped.items() if count)
+    return f"none of the {total} pairs can be used: {reasons}; give others or longer rows"
+
+
+def corpus_of(tokens: Tokens, objective: Objective, tokenizers: Tokenizers, limits: Limits, seed: int) -> Corpus:
+    """The corpus of tokenised texts that fits an objective."""
+    source, target = tokenizers.source.special, tokenizers.target.special
+    if objective.longest is None:
+        frames = source.frames, target.frames if objective.writes else 0
+        return PairCorpus(tokens, objective, frames, limits)
+    texts = tokens.target.trimmed(len(target.before), target.frames - len(target.before))
+    return TextCorpus(texts, objective, target.frames, limits, seed)
