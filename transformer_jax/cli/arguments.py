@@ -4,7 +4,6 @@ import contextlib
 import functools
 import io
 import re
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, ParamSpec, TypeAlias
@@ -74,16 +73,6 @@ def over_run(
         InputError: when no folder comes first, or it is no run; and as `call`.
     """
     return _over("the run folder", usage, about, lambda first: verb(Path(first), open_run(first)), arguments)
-
-
-def check_output() -> None:
-    """Checks that there is a standard output.
-
-    Raises:
-        InputError: where it is closed.
-    """
-    if sys.stdout is None:
-        raise InputError("standard output is closed: what would be printed there is lost")
 
 
 def _over(

@@ -15,6 +15,8 @@ VERBS = {
     "train": "train the experiment of a file, or go on where its run folder stands",
     "plan": "memory, transfers and operations of a training step, on devices that need not be there",
     "translate": "translate lines from standard input to standard output",
+    "generate": "go on with the lines of standard input, with a model without an encoder",
+    "classify": "the class of each line of standard input",
     "score": "the log-probability of given translations",
     "import": "make a run folder of a public checkpoint",
     "export": "write a run's model for others: as StableHLO for jax alone, or as transformers and CTranslate2 open it",

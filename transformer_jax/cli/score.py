@@ -11,8 +11,9 @@ from typing import Annotated
 
 import tyro
 
-from transformer_jax.cli.arguments import check_output, over_run
+from transformer_jax.cli.arguments import over_run
 from transformer_jax.cli.members import Members
+from transformer_jax.cli.streams import check_output
 from transformer_jax.config import DecodingConfig, Experiment
 from transformer_jax.errors import InputError
 

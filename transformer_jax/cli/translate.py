@@ -6,24 +6,24 @@ transformer-jax translate RUN --help lists every option, with the values of the 
 """
 
 import contextlib
-import io
 import itertools
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from tqdm import tqdm
 
-from transformer_jax.cli.arguments import check_output, over_run
+from transformer_jax.cli.arguments import over_run
 from transformer_jax.cli.members import Members
+from transformer_jax.cli.streams import check_input, check_output, opened
 from transformer_jax.cli.writer import Files, Wishes, Writer
 from transformer_jax.config import DecodingConfig, Experiment, ModelConfig
 from transformer_jax.errors import InputError
 
 if TYPE_CHECKING:
-    from transformer_jax.translation import Line, Translator
+    from transformer_jax.translation import Generator, Line, Translator
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -51,7 +51,7 @@ def _translate_of(run: Path, experiment: Experiment) -> Callable[..., int]:
                 the same translations in fewer steps.
             warmup: compile for every length before the first line is read, but for prefixes, phrases and alignments.
         """
-        _check_streams(files)
+        check_streams(files)
         _check(wishes, files, decoding, experiment.model)
         if draft is not None:
             _check_draft(files, decoding)
@@ -65,9 +65,9 @@ def _translate_of(run: Path, experiment: Experiment) -> Callable[..., int]:
     return translate
 
 
-def _check_streams(files: Files) -> None:
-    if files.input is None and sys.stdin is None:
-        raise InputError("standard input is closed: --input FILE says what to translate")
+def check_streams(files: Files) -> None:
+    """Checks that there is something to read from and to write to."""
+    check_input(files.input)
     if files.output is None:
         check_output()
 
@@ -98,12 +98,15 @@ def _words(path: Path | None) -> list[str] | None:
     return None if path is None else all_lines(path)
 
 
-def translate_lines(translator: "Translator", files: Files, wishes: Wishes, stack: contextlib.ExitStack) -> None:
+def translate_lines(
+    translator: "Translator | Generator", files: Files, wishes: Wishes, stack: contextlib.ExitStack
+) -> None:
     """Chunk by chunk, as lines arrive."""
-    from transformer_jax.translation import Translation
+    from transformer_jax.translation import Translation, Translator
     from transformer_jax.translation.translator import WINDOW
 
-    writer = Writer(translator, files, wishes, stack)
+    align = translator.align if isinstance(translator, Translator) else None
+    writer = Writer(translator.decoding.nbest, files, wishes, stack, align)
     number = writer.done
     progress = stack.enter_context(tqdm(unit=" lines", initial=number, disable=None, file=sys.stderr))
     tokens = 0
@@ -129,13 +132,9 @@ def _lines(
 ) -> Iterator[list["Line"]]:
     """The lines that are not done, as many at once as have arrived, each with what its translation must contain."""
     from transformer_jax.translation import Line
-    from transformer_jax.translation.lines import arriving, open_lines
+    from transformer_jax.translation.lines import arriving
 
-    name = "standard input" if files.input is None else str(files.input)
-    if files.input is None:
-        stream = cast(io.BufferedIOBase, sys.stdin.buffer)
-    else:
-        stream = stack.enter_context(open_lines(files.input))
+    stream, name = opened(files.input, stack)
     prefixes = _Beside(files.prefix_file, "--prefix-file", stack)
     phrases = _Beside(files.constraints_file, "--constraints-file", stack)
     seen = 0

@@ -5,7 +5,7 @@ import dataclasses
 import io
 import itertools
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
@@ -14,8 +14,10 @@ from tqdm import tqdm
 from transformer_jax.errors import InputError
 
 if TYPE_CHECKING:
-    from transformer_jax.translation import Translation, Translator
+    from transformer_jax.translation import Hypothesis, Translation
 
+    # Hypotheses, the layer and the head to the aligned words of each.
+    Align: TypeAlias = Callable[[Sequence[Hypothesis], int | None, int | None], list[list[tuple[int, int]]]]
 
 _Bytes: TypeAlias = io.RawIOBase | io.BufferedIOBase
 
@@ -72,9 +74,10 @@ class Wishes:
 class Writer:
     """Writes what becomes of each line, behind what is done already."""
 
-    def __init__(self, translator: "Translator", files: Files, wishes: Wishes, stack: contextlib.ExitStack) -> None:
-        self._translator, self._wishes = translator, wishes
-        nbest = translator.decoding.nbest
+    def __init__(
+        self, nbest: int, files: Files, wishes: Wishes, stack: contextlib.ExitStack, align: "Align | None" = None
+    ) -> None:
+        self._align, self._wishes = align, wishes
         self._lists = nbest > 1 and wishes.mbr is None
         self._rows = nbest if self._lists else 1
         self.done = 0
@@ -117,8 +120,8 @@ class Writer:
                 tqdm.write(f"warning: line {number}: {warning}", file=sys.stderr)  # above the progress
         if self._suspicious:
             self._write(self._suspicious, _suspicious(first, chosen))
-        if self._alignments:
-            self._write(self._alignments, self._aligned(chosen))
+        if self._alignments and self._align:
+            self._write(self._alignments, self._aligned(self._align, chosen))
         self._write(self._output, (row for n, one in enumerate(chosen, start=first) for row in self._shown(n, one)))
 
     def _chosen(self, translation: "Translation") -> "Translation":
@@ -131,14 +134,14 @@ class Writer:
         best = translation.hypotheses[minimum_bayes_risk(texts, self._wishes.mbr)]
         return dataclasses.replace(translation, hypotheses=(best,))
 
-    def _aligned(self, translations: Sequence["Translation"]) -> Iterable[str]:
+    def _aligned(self, align: "Align", translations: Sequence["Translation"]) -> Iterable[str]:
         """The word alignments of the best hypotheses."""
         from transformer_jax.translation.alignment import pharaoh
 
         layer, head = self._wishes.align_layer, self._wishes.align_head
         layer = layer - 1 if layer is not None and layer > 0 else layer
         best = [hypothesis for translation in translations for hypothesis in translation.hypotheses[:1]]
-        aligned = iter(self._translator.align(best, layer, None if head is None else head - 1))
+        aligned = iter(align(best, layer, None if head is None else head - 1))
         return [pharaoh(next(aligned)) if translation.hypotheses else "" for translation in translations]
 
     def _shown(self, number: int, translation: "Translation") -> Iterable[str]:

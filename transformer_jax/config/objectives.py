@@ -16,9 +16,10 @@ class Translation:
 
 @config
 class CausalLanguageModel:
-    """Every token of a text, given those before it (Radford et al., 2018); of a pair, the source is a prompt."""
+    """Every token of a text, given those before it (Radford et al., 2018)."""
 
     kind: Literal["causal"] = "causal"
+    prompted: bool = False  # the data is pairs: sources are prompts, and only what is behind them counts
 
 
 @config

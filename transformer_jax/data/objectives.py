@@ -24,7 +24,7 @@ from transformer_jax.data.packing import Ragged
 from transformer_jax.data.tokenizer import SpecialTokens, Tokenizer, Tokenizers
 from transformer_jax.errors import InputError
 
-Ids: TypeAlias = Int[np.ndarray, " T"]
+Ids: TypeAlias = Int[np.ndarray, " _"]
 Limits: TypeAlias = tuple[int, int]  # tokens of a row, of source and target
 
 
@@ -33,7 +33,7 @@ class Example(NamedTuple):
 
     source: Ids | None
     target: Ids
-    weights: Float[np.ndarray, " T"] | None = None
+    weights: Float[np.ndarray, " _"] | None = None
     places: Ids | None = None
 
 
@@ -117,8 +117,8 @@ def objective_of(config: ObjectiveConfig, tokenizers: Tokenizers, limits: Limits
     Raises:
         InputError: on texts that are plain and should not be, or the other way round; on a vocabulary without masks.
     """
-    needs_pairs = isinstance(config, Translation | Classification)
-    if plain is needs_pairs and not isinstance(config, CausalLanguageModel):
+    prompted = isinstance(config, CausalLanguageModel) and config.prompted
+    if plain is (prompted or isinstance(config, Translation | Classification)):
         has, needs = ("plain text", "sources and targets") if plain else ("sources and targets", "plain text")
         raise InputError(f"objective.kind={config.kind!r}: the data is {has}; it needs {needs}")
     text, special = tokenizers.target, tokenizers.target.special

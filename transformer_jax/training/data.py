@@ -19,7 +19,7 @@ from transformer_jax.errors import InputError
 from transformer_jax.runs import RunFolder
 from transformer_jax.training import initial
 from transformer_jax.training.metrics import say
-from transformer_jax.translation.ensembles import check_models
+from transformer_jax.translation.ensembles import check_vocabulary
 
 INITIAL = "initial weights"  # by what environment.json knows them
 
@@ -69,7 +69,7 @@ def load(experiment: Experiment, folder: RunFolder, mesh: Mesh) -> Data:
     processes.on_coordinator(lambda: runs.check_digests(folder, digests))
     processes.on_coordinator(lambda: _make_tokenizers(experiment, folder, splits))
     tokenizers = Tokenizers.load(folder.tokenizer)
-    check_models(tokenizers, [experiment.model])
+    check_vocabulary(tokenizers, experiment.model)
     maker = BatchMaker(experiment, tokenizers, mesh, folder.cache)
     training, evaluated = maker.training(splits), None
     if splits.validation is not None:

@@ -66,7 +66,14 @@ class Ensemble:
     def cache(self, params: Sequence[Parameters], tokens: Int[Array, "B S"], *, rows: Size, capacity: int) -> PyTree:
         """What the strategy of these models starts from: the members' caches, and with a draft model a pair."""
         caches = tuple(
-            start_cache(model, own, tokens, rows=rows, capacity=capacity, ahead=self.guesses)
+            start_cache(
+                model,
+                own,
+                tokens if model.config.encoder_layers else None,
+                rows=rows,
+                capacity=capacity,
+                ahead=self.guesses,
+            )
             for model, own in zip(self._all, params, strict=True)
         )
         return caches if self.drafter is None else (caches[:-1], caches[-1])
@@ -82,21 +89,30 @@ def _positions(models: Sequence[Transformer]) -> int:
 
 
 def check_models(tokenizers: Tokenizers, models: Sequence[ModelConfig]) -> None:
-    """Checks that models have both halves, and the tokenizers' vocabulary sizes and special ids.
+    """Checks that models have both halves, and fit the tokenizers.
+
+    Raises:
+        InputError: naming what differs.
+    """
+    for model in models:
+        if not model.encoder_layers or not model.decoder_layers:
+            raise InputError(
+                f"encoder_layers={model.encoder_layers} and decoder_layers={model.decoder_layers}: a translator needs "
+                "both; a model without an encoder generates, one without a decoder classifies"
+            )
+        check_vocabulary(tokenizers, model)
+
+
+def check_vocabulary(tokenizers: Tokenizers, model: ModelConfig) -> None:
+    """Checks that a model has the tokenizers' vocabulary sizes and special ids.
 
     Raises:
         InputError: naming what differs.
     """
     sizes, special = (tokenizers.source.vocab_size, tokenizers.target.vocab_size), tokenizers.target.special
-    for model in models:
-        if not model.encoder_layers or not model.decoder_layers:
-            raise InputError(
-                f"encoder_layers={model.encoder_layers} and decoder_layers={model.decoder_layers}: a translator needs "
-                "both; transformer_jax.inference.step_model decodes without an encoder"
-            )
-        expected = (model.source_vocab_size or model.vocab_size, model.vocab_size)
-        if sizes != expected:
-            raise InputError(f"tokenizers of {sizes} pieces (source, target), but the model has {expected}")
-        for name, own, theirs in (("pad_id", model.pad_id, special.pad), ("start", model.start, special.start)):
-            if own != theirs:
-                raise InputError(f"model.{name}={own}, but the tokenizer has {theirs}")
+    expected = (model.source_vocab_size or model.vocab_size, model.vocab_size)
+    if sizes != expected:
+        raise InputError(f"tokenizers of {sizes} pieces (source, target), but the model has {expected}")
+    for name, own, theirs in (("pad_id", model.pad_id, special.pad), ("start", model.start, special.start)):
+        if own != theirs:
+            raise InputError(f"model.{name}={own}, but the tokenizer has {theirs}")

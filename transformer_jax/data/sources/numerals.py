@@ -11,6 +11,8 @@ from transformer_jax.config import Numerals
 from transformer_jax.data.sources.pairs import Pairs
 from transformer_jax.errors import InputError
 
+PARITIES = ("even", "odd")
+
 _LARGEST_SHARE = 8  # at most one in so many numbers of a digit count is held out for a split
 
 # Numbers that are a word of their own, which no other number may teach: they stay in training. All one-digit numbers
@@ -27,7 +29,14 @@ def load_numerals(data: Numerals, split: Literal["train", "validation", "test"])
     numbers = _splits(data.limit, data.test_numbers, data.validation_numbers)[split]
     digits = [len(str(number)) for number in numbers]
     groups = [f"{count} digit{'s' if count > 1 else ''}" for count in digits]
-    return Pairs(spell(numbers, "en"), spell(numbers, "de"), groups)
+    english = spell(numbers, "en")
+    match data.form:
+        case "pairs":
+            return Pairs(english, spell(numbers, "de"), groups)
+        case "text":
+            return Pairs(None, english)
+        case "parity":
+            return Pairs(english, [PARITIES[number % 2] for number in numbers])
 
 
 def spell(numbers: Sequence[int], language: Literal["en", "de"]) -> list[str]:
