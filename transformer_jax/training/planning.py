@@ -206,12 +206,17 @@ def step_operations(experiment: Experiment) -> int:
     encoder = source * (4 * projection + feed_forward + 2 * batch.source_length * heads)
     own = target * (4 * projection + feed_forward + 2 * batch.target_length * heads)
     cross = 2 * (target + source) * projection + 2 * target * batch.source_length * heads
-    logits = target * model.width * model.vocab_size
-    return 3 * 2 * (model.encoder_layers * encoder + model.decoder_layers * (own + cross) + logits)
+    decoder = own + (cross if model.encoder_layers else 0)
+    head = model.width if model.classes or model.output_head else 0
+    logits = target * model.width * (head + (model.classes or model.vocab_size))
+    return 3 * 2 * (model.encoder_layers * encoder + model.decoder_layers * decoder + logits)
 
 
 def abstract_batch(experiment: Experiment, mesh: Mesh) -> Batch:
-    """A batch as the pipeline makes them, but for the number of examples of a row, which no step looks at."""
+    """A batch as the pipeline makes them, but for the number of examples of a row, which no step looks at.
+
+    The source is there where the model has an encoder.
+    """
     config, place = experiment.batch, sharding.batch_sharding(mesh)
 
     def array(length: int, dtype: Any = jnp.int32) -> Any:
@@ -222,7 +227,8 @@ def abstract_batch(experiment: Experiment, mesh: Mesh) -> Batch:
 
     length = config.target_length
     target = Side(**read(length), targets=array(length), weights=array(length, jnp.float32))
-    return Batch(Side(**read(config.source_length)), target, example_ids=array(1))
+    source = Side(**read(config.source_length)) if experiment.model.encoder_layers else None
+    return Batch(source, target, example_ids=array(1))
 
 
 def bytes_on_a_device(tree: Any) -> int:
