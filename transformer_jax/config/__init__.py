@@ -5,20 +5,24 @@ refused. A *placement* field says where or how the run happens and may differ on
 is its `--help` text.
 """
 
-from transformer_jax.config.data import (
-    BatchConfig,
-    DataConfig,
-    Numerals,
-    TensorflowDataset,
-    TextFiles,
-    TokenizerConfig,
-    TsvFiles,
-)
+from transformer_jax.config.data import BatchConfig, TokenizerConfig
 from transformer_jax.config.decoding import DecodingConfig
 from transformer_jax.config.experiment import Experiment, from_json, identity_difference, to_json
 from transformer_jax.config.finetuning import FinetuningConfig
 from transformer_jax.config.machine import LoggingConfig, MeshConfig, ProcessesConfig
 from transformer_jax.config.model import ModelConfig
+from transformer_jax.config.sources import (
+    DataConfig,
+    HuggingFaceDataset,
+    JsonLines,
+    Numerals,
+    OwnData,
+    Parquet,
+    PlainText,
+    TensorflowDataset,
+    TextFiles,
+    TsvFiles,
+)
 from transformer_jax.config.training import (
     Adam,
     AdamW,
@@ -42,12 +46,17 @@ __all__ = [
     "EvaluationConfig",
     "Experiment",
     "FinetuningConfig",
+    "HuggingFaceDataset",
+    "JsonLines",
     "LoggingConfig",
     "MeshConfig",
     "ModelConfig",
     "Numerals",
     "OptimizerConfig",
+    "OwnData",
     "PaperSchedule",
+    "Parquet",
+    "PlainText",
     "ProcessesConfig",
     "Schedule",
     "ScheduleConfig",

@@ -4,11 +4,12 @@ import dataclasses
 import json
 
 from transformer_jax.checked import checked_from_json, config, fields_of, leaves_of, placement, require
-from transformer_jax.config.data import BatchConfig, DataConfig, TokenizerConfig
+from transformer_jax.config.data import BatchConfig, TokenizerConfig
 from transformer_jax.config.decoding import DecodingConfig
 from transformer_jax.config.finetuning import FinetuningConfig
 from transformer_jax.config.machine import LoggingConfig, MeshConfig, ProcessesConfig
 from transformer_jax.config.model import ModelConfig
+from transformer_jax.config.sources import DataConfig
 from transformer_jax.config.training import (
     Adam,
     CheckpointConfig,

@@ -200,6 +200,7 @@ def _tokenise(pairs: Pairs, tokenizers: Tokenizers, cache_dir: Path) -> tuple[Ra
         return cached
     index, count = jax.process_index(), jax.process_count()
     share = slice(len(pairs) * index // count, len(pairs) * (index + 1) // count)
+    assert pairs.sources is not None
     texts = pairs.sources[share], pairs.targets[share]
     hidden = None if processes.is_coordinator() else True  # None shows it on a terminal only
     with tqdm(total=2 * len(texts[0]), desc="Tokenising", unit=" sentences", disable=hidden) as bar:

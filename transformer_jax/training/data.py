@@ -122,4 +122,5 @@ def make_tokenizers(experiment: Experiment, train: Pairs) -> Tokenizers:
     """The tokenizers of a run that has none yet: those of what it starts from, or trained on its training pairs."""
     if experiment.init_from is not None:
         return initial.tokenizers_of(experiment)
+    assert train.sources is not None
     return train_tokenizers(experiment.tokenizer, experiment.model, train.sources, train.targets)

@@ -126,6 +126,7 @@ def translate_and_score(
     translator: Translator, pairs: Pairs, limit: int | None = None, *, bleu_tokenizer: str = "13a", edits: bool = True
 ) -> tuple[list[str], Scores]:
     """Translations of the first `limit` pairs of a set (all where None), and their scores."""
+    assert pairs.sources is not None
     sources, targets = pairs.sources[:limit], pairs.targets[:limit]
     translations = translator.translate(sources, warn=False)  # a model in training goes wrong often
     return translations, score(

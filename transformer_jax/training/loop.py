@@ -307,6 +307,7 @@ def report(experiment: Experiment, folder: RunFolder, data: Data, mesh: jax.shar
         translator = Translator(experiment.model, params, data.tokenizers, experiment.decoding, mesh, longest=longest)
         tokenizer = experiment.evaluation.bleu_tokenizer
         translations, scores = evaluation.translate_and_score(translator, pairs, bleu_tokenizer=tokenizer)
+        assert pairs.sources is not None
         drawn = next((source for source in pairs.sources if source.strip()), None)
         attended = None if drawn is None else translator.attend(drawn)
     if not processes.is_coordinator():
@@ -316,6 +317,7 @@ def report(experiment: Experiment, folder: RunFolder, data: Data, mesh: jax.shar
     results: dict[str, Any] = {"step": step}
     plots.curves(folder.metrics, folder.curves)
     if pairs is not None and scores is not None:
+        assert pairs.sources is not None
         text = evaluation.write_translations(folder.translations, split, translations, scores, step=step)
         for index in range(0, len(pairs), -(-len(pairs) // SAMPLES)):
             say(f"  {pairs.sources[index]}\n    -> {translations[index]}")
