@@ -8,6 +8,7 @@ is its `--help` text.
 from transformer_jax.config.data import BatchConfig, TokenizerConfig
 from transformer_jax.config.decoding import DecodingConfig
 from transformer_jax.config.experiment import Experiment, from_json, identity_difference, to_json
+from transformer_jax.config.filters import FilterConfig
 from transformer_jax.config.finetuning import FinetuningConfig
 from transformer_jax.config.machine import LoggingConfig, MeshConfig, ProcessesConfig
 from transformer_jax.config.model import ModelConfig
@@ -45,6 +46,7 @@ __all__ = [
     "DecodingConfig",
     "EvaluationConfig",
     "Experiment",
+    "FilterConfig",
     "FinetuningConfig",
     "HuggingFaceDataset",
     "JsonLines",

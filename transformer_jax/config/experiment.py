@@ -6,6 +6,7 @@ import json
 from transformer_jax.checked import checked_from_json, config, fields_of, leaves_of, placement, require
 from transformer_jax.config.data import BatchConfig, TokenizerConfig
 from transformer_jax.config.decoding import DecodingConfig
+from transformer_jax.config.filters import FilterConfig
 from transformer_jax.config.finetuning import FinetuningConfig
 from transformer_jax.config.machine import LoggingConfig, MeshConfig, ProcessesConfig
 from transformer_jax.config.model import ModelConfig
@@ -29,6 +30,7 @@ class Experiment:
     init_from: str | None = placement(default=None)  # a public checkpoint or a run folder to start from
     finetuning: FinetuningConfig = FinetuningConfig()
     data: DataConfig
+    filters: FilterConfig = FilterConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
     batch: BatchConfig = BatchConfig()
     model: ModelConfig = ModelConfig()

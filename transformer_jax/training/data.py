@@ -1,15 +1,18 @@
 """The data of a run: pairs of every split, tokenizers, and batches, the same on every process."""
 
 import dataclasses
+from typing import NamedTuple
 
 from jax.sharding import Mesh
 
 from transformer_jax import processes, runs
-from transformer_jax.config import Experiment
+from transformer_jax.config import Experiment, FilterConfig
+from transformer_jax.data.filters import Report, filtered
 from transformer_jax.data.pipeline import Pipeline
-from transformer_jax.data.sources import Pairs, load_pairs
+from transformer_jax.data.sources import Pairs, Split, load_pairs, place_of
 from transformer_jax.data.tokenizer import Tokenizers, train_tokenizers
 from transformer_jax.errors import InputError
+from transformer_jax.files import write_atomically
 from transformer_jax.runs import RunFolder
 from transformer_jax.training import initial
 from transformer_jax.training.metrics import say
@@ -42,11 +45,14 @@ def load(experiment: Experiment, folder: RunFolder, mesh: Mesh) -> Data:
     Raises:
         InputError: on data that is missing, empty or not that of the run, and on processes that see other data.
     """
-    train, validation, test = load_splits(experiment)
+    train, validation, test, report = load_splits(experiment)
     digests, weights = digests_of(train, validation, test), _initial_digest(experiment, folder)
     _check_alike(digests if weights is None else {**digests, INITIAL: weights})
     # Before anything is tokenised: a run that is refused has nothing new in its folder.
     processes.on_coordinator(lambda: runs.check_digests(folder, digests))
+    if report is not None:
+        say(str(report))
+        processes.on_coordinator(lambda: write_atomically(folder.filters, report.to_json()))
     processes.on_coordinator(lambda: _make_tokenizers(experiment, folder, train))
     tokenizers = Tokenizers.load(folder.tokenizer)
     check_models(tokenizers, [experiment.model])
@@ -64,21 +70,37 @@ def load(experiment: Experiment, folder: RunFolder, mesh: Mesh) -> Data:
     return Data(train, validation, test, tokenizers, training, evaluated, weights)
 
 
-def load_splits(experiment: Experiment) -> tuple[Pairs, Pairs | None, Pairs | None]:
-    """The pairs for training, and those for validation and test where there are any.
+class Splits(NamedTuple):
+    """The pairs of each split, and what the filters say of those of training, where there are filters."""
+
+    train: Pairs
+    validation: Pairs | None
+    test: Pairs | None
+    report: Report | None
+
+
+def load_splits(experiment: Experiment) -> Splits:
+    """The pairs for training, filtered, and those for validation and test where there are any.
 
     Raises:
-        InputError: on data that is missing, damaged or empty.
+        InputError: on data that is missing, damaged or empty, also once it is filtered.
     """
     train, validation, test = (load_pairs(experiment.data, split) for split in ("train", "validation", "test"))
     if train is None:
         raise InputError("data.train: the experiment has no training pairs")
     if validation is None and (experiment.training.patience is not None or experiment.evaluation.metric != "loss"):
         raise InputError("data.validation: early stopping and the best checkpoint need validation pairs")
-    for split, pairs in (("train", train), ("validation", validation), ("test", test)):
+    splits: dict[Split, Pairs | None] = {"train": train, "validation": validation, "test": test}
+    for split, pairs in splits.items():
         if pairs is not None and not len(pairs):
-            raise InputError(f"data.{split}: there are no pairs in it; give others, or none")
-    return train, validation, test
+            place = place_of(experiment.data, split)
+            raise InputError(f"data.{split}: there are no pairs in it, in {place}; give others, or none")
+    if experiment.filters == FilterConfig():
+        return Splits(train, validation, test, None)
+    train, report = filtered(train, experiment.filters)
+    if not len(train):
+        raise InputError(f"data.train: no pair passes the filters ({report}); loosen them")
+    return Splits(train, validation, test, report)
 
 
 def digests_of(train: Pairs | None, validation: Pairs | None, test: Pairs | None) -> dict[str, str]:

@@ -184,7 +184,7 @@ def _prepare(original: _Original, experiment: Experiment, new: RunFolder) -> Exp
             f"{recorded.get('tokenizer')}; bring it back"
         )
     _check_initial(experiment, recorded)
-    train, validation, test = datasets.load_splits(experiment)
+    train, validation, test, _ = datasets.load_splits(experiment)
     _check_data(experiment, recorded, {"train": train, "validation": validation, "test": test})
     here = dataclasses.replace(experiment, mesh=_mesh_here(experiment, original.sessions[-1]))
     processes.on_coordinator(lambda: _start(original, here, train, new, digest))
