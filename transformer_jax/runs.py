@@ -36,6 +36,7 @@ class RunFolder:
         self.environment = self.path / "environment.json"  # where each session of the run happened
         self.tokenizer = self.path / "tokenizer"
         self.cache = self.path / "cache"  # preprocessed data
+        self.filters = self.path / "filters.json"  # which training pairs were left out, where there are filters
         self.checkpoints = self.path / "checkpoints"
         self.metrics = self.path / "metrics.jsonl"  # values that are the same whenever the run is repeated
         self.timings = self.path / "timings.jsonl"  # values of the clock
@@ -206,6 +207,7 @@ def _forget(folder: RunFolder) -> None:
     if folder.tokenizer.exists():
         shutil.rmtree(folder.tokenizer)
     folder.environment.unlink(missing_ok=True)
+    folder.filters.unlink(missing_ok=True)
 
 
 def _visible(path: Path) -> list[str]:

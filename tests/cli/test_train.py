@@ -51,7 +51,7 @@ def test_help_has_every_field_with_the_value_of_the_file(experiment_file, capsys
     assert "--workdir PATH" in words
     assert "--model.ffn-width INT d_ff (default: 11)" in words
     assert "--decoding.beam INT hypotheses kept; 1 is greedy (default: 2)" in words
-    assert "--data.train STR STR files of the training pairs (default: train.a train.b)" in words
+    assert "--data.train [STR [STR ...]] files of the training pairs (default: train.a train.b)" in words
 
 
 @pytest.mark.parametrize(

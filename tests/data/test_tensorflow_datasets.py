@@ -1,7 +1,9 @@
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from transformer_jax.config import TensorflowDataset
@@ -37,8 +39,19 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
         features = tfds.features.Translation(("de", "en"))
 
+    class LabelledNumerals(FlatNumerals):
+        """Numbers with a label and a size."""
+
+        features = tfds.features.FeaturesDict(
+            {"en": tfds.features.Text(), "even": tfds.features.ClassLabel(names=["odd", "even"]), "size": np.int64}
+        )
+
+        def _generate_examples(self, pairs):
+            for key, (en, de) in enumerate(pairs):
+                yield key, {"en": en, "even": int(en == "two"), "size": len(de)}
+
     folder = tmp_path_factory.mktemp("tfds")
-    for builder in (FlatNumerals, TranslationNumerals):
+    for builder in (FlatNumerals, TranslationNumerals, LabelledNumerals):
         builder(data_dir=folder).download_and_prepare(file_format="array_record")
     return folder
 
@@ -63,6 +76,13 @@ assert not {{"tensorflow", "torch"}} & set(sys.modules)
 """
     root = Path(__file__).resolve().parents[2]
     subprocess.run([sys.executable, "-c", program], check=True, cwd=root)
+
+
+def test_labels_are_called_by_their_names_and_numbers_are_decimal(prepared: Path):
+    data = TensorflowDataset(name="labelled_numerals", dir=str(prepared), source="en", target="even")
+    assert load_pairs(data, "test") == Pairs(["two"], ["even"])
+    assert sorted(load_pairs(data, "train").examples()) == [("five", "odd"), ("one", "odd")]
+    assert load_pairs(replace(data, source=None, target="size"), "test") == Pairs(None, ["4"])
 
 
 def test_an_unknown_split_and_feature_name_what_there_is(prepared: Path):
@@ -93,6 +113,44 @@ def test_a_set_that_cannot_be_prepared_is_one_line_with_the_way_to_do_it(tmp_pat
     assert "ConnectionError: no route to host)" in message
     assert f'tfds.builder("wmt14_translate/de-en", data_dir="{tmp_path}", file_format="array_record")' in message
     assert "\n" not in message
+
+
+def test_files_that_are_downloaded_by_hand_have_their_place_and_instructions_told(tmp_path: Path):
+    import tensorflow_datasets as tfds
+
+    class HandMade(tfds.core.GeneratorBasedBuilder):
+        """A set that is behind a form."""
+
+        VERSION = tfds.core.Version("1.0.0")
+        MANUAL_DOWNLOAD_INSTRUCTIONS = """
+        Fill in the form, and fetch `words.zip`.
+        """
+
+        def _info(self):
+            return tfds.core.DatasetInfo(
+                builder=self, features=tfds.features.FeaturesDict({"en": tfds.features.Text()})
+            )
+
+        def _split_generators(self, dl_manager):
+            return {"train": self._generate_examples(dl_manager.manual_dir / "words.zip")}
+
+        def _generate_examples(self, path):
+            yield 0, {"en": path.read_text()}
+
+    data = TensorflowDataset(name="hand_made", dir=str(tmp_path), source=None, target="en")
+    with pytest.raises(InputError) as error:
+        load_pairs(data, "train")
+    message, manual = str(error.value), tmp_path / "downloads" / "manual"
+    assert f"AssertionError: Manual directory {manual} does not exist or is empty." in message
+    assert f"downloaded by hand belong in {manual}: Fill in the form, and fetch `words.zip`; where there" in message
+    assert (
+        f'tfds.builder("hand_made", data_dir="{tmp_path}", file_format="array_record").download_and_prepare()'
+        in message
+    )
+    assert "\n" not in message
+    manual.mkdir(parents=True)
+    (manual / "words.zip").write_text("one")
+    assert load_pairs(data, "train") == Pairs(None, ["one"])
 
 
 def test_a_set_of_this_process_is_prepared_when_it_is_not_yet(prepared: Path, tmp_path: Path):

@@ -85,9 +85,9 @@ def used(tmp_path_factory, trainers):
 
     @functools.cache
     def of(kind: str) -> Path:
-        folder = tmp_path_factory.mktemp(kind) / "run"
+        folder, everything = tmp_path_factory.mktemp(kind) / "run", jax.devices()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(jax, "devices", lambda everything=jax.devices(): everything[:1])
+            patch.setattr(jax, "devices", lambda: everything[:1])
             patch.setattr("transformer_jax.training.loop.Trainer", trainers)
             assert train(KINDS[kind][0], folder) == 0
         return folder

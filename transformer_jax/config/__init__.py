@@ -5,17 +5,10 @@ refused. A *placement* field says where or how the run happens and may differ on
 is its `--help` text.
 """
 
-from transformer_jax.config.data import (
-    BatchConfig,
-    DataConfig,
-    Numerals,
-    TensorflowDataset,
-    TextFiles,
-    TokenizerConfig,
-    TsvFiles,
-)
+from transformer_jax.config.data import BatchConfig, TokenizerConfig
 from transformer_jax.config.decoding import DecodingConfig
 from transformer_jax.config.experiment import Experiment, from_json, identity_difference, to_json
+from transformer_jax.config.filters import FilterConfig
 from transformer_jax.config.finetuning import FinetuningConfig
 from transformer_jax.config.machine import LoggingConfig, MeshConfig, ProcessesConfig
 from transformer_jax.config.mixture import MixtureConfig, Task
@@ -29,6 +22,18 @@ from transformer_jax.config.objectives import (
     PrefixLanguageModel,
     SpanCorruption,
     Translation,
+)
+from transformer_jax.config.sources import (
+    DataConfig,
+    HuggingFaceDataset,
+    JsonLines,
+    Numerals,
+    OwnData,
+    Parquet,
+    PlainText,
+    TensorflowDataset,
+    TextFiles,
+    TsvFiles,
 )
 from transformer_jax.config.training import (
     Adam,
@@ -55,7 +60,10 @@ __all__ = [
     "Denoising",
     "EvaluationConfig",
     "Experiment",
+    "FilterConfig",
     "FinetuningConfig",
+    "HuggingFaceDataset",
+    "JsonLines",
     "LoggingConfig",
     "MaskedLanguageModel",
     "MeshConfig",
@@ -64,7 +72,10 @@ __all__ = [
     "Numerals",
     "ObjectiveConfig",
     "OptimizerConfig",
+    "OwnData",
     "PaperSchedule",
+    "Parquet",
+    "PlainText",
     "PrefixLanguageModel",
     "ProcessesConfig",
     "Schedule",

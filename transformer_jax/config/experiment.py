@@ -4,13 +4,15 @@ import dataclasses
 import json
 
 from transformer_jax.checked import checked_from_json, config, fields_of, leaves_of, placement, require
-from transformer_jax.config.data import BatchConfig, DataConfig, TokenizerConfig
+from transformer_jax.config.data import BatchConfig, TokenizerConfig
 from transformer_jax.config.decoding import DecodingConfig
+from transformer_jax.config.filters import FilterConfig
 from transformer_jax.config.finetuning import FinetuningConfig
 from transformer_jax.config.machine import LoggingConfig, MeshConfig, ProcessesConfig
 from transformer_jax.config.mixture import MixtureConfig
 from transformer_jax.config.model import ModelConfig
 from transformer_jax.config.objectives import Classification, ObjectiveConfig, Translation
+from transformer_jax.config.sources import DataConfig
 from transformer_jax.config.training import (
     Adam,
     CheckpointConfig,
@@ -30,6 +32,7 @@ class Experiment:
     init_from: str | None = placement(default=None)  # a public checkpoint or a run folder to start from
     finetuning: FinetuningConfig = FinetuningConfig()
     data: DataConfig
+    filters: FilterConfig = FilterConfig()
     objective: ObjectiveConfig = Translation()
     mixture: MixtureConfig = MixtureConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()

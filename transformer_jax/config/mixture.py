@@ -1,8 +1,8 @@
 """Several data sets, each with its objective, that one model learns from side by side."""
 
 from transformer_jax.checked import config, require, require_positive
-from transformer_jax.config.data import DataConfig
 from transformer_jax.config.objectives import ObjectiveConfig, Translation
+from transformer_jax.config.sources import DataConfig
 
 
 @config

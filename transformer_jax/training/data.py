@@ -8,14 +8,16 @@ from pathlib import Path
 from jax.sharding import Mesh
 
 from transformer_jax import processes, runs
-from transformer_jax.config import Classification, DataConfig, Experiment, ObjectiveConfig
+from transformer_jax.config import Classification, DataConfig, Experiment, FilterConfig, ObjectiveConfig
 from transformer_jax.data.batches import examples_of
 from transformer_jax.data.corpus import Corpus
+from transformer_jax.data.filters import Report, filtered
 from transformer_jax.data.laps import laps_of
 from transformer_jax.data.pipeline import Pipeline
-from transformer_jax.data.sources import Pairs, Split, load_pairs
+from transformer_jax.data.sources import Pairs, Split, load_pairs, place_of
 from transformer_jax.data.tokenizer import Tokenizers, train_tokenizers
 from transformer_jax.errors import InputError
+from transformer_jax.files import write_atomically
 from transformer_jax.runs import RunFolder
 from transformer_jax.training import initial
 from transformer_jax.training.metrics import say
@@ -26,12 +28,13 @@ INITIAL = "initial weights"  # by what environment.json knows them
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
-    """The pairs of each split, and those of the further tasks of a mixture."""
+    """The pairs of each split, those of training filtered, and those of the further tasks of a mixture."""
 
     train: Pairs
     validation: Pairs | None
     test: Pairs | None
     mixed: tuple[Pairs, ...] = ()
+    report: Report | None = None  # of the filters, where there are some
 
     def digests(self) -> dict[str, str]:
         """The identity of each that there is, as environment.json records it."""
@@ -67,6 +70,10 @@ def load(experiment: Experiment, folder: RunFolder, mesh: Mesh) -> Data:
     _check_alike(digests if weights is None else {**digests, INITIAL: weights})
     # Before anything is tokenised: a run that is refused has nothing new in its folder.
     processes.on_coordinator(lambda: runs.check_digests(folder, digests))
+    if splits.report is not None:
+        said = splits.report
+        say(str(said))
+        processes.on_coordinator(lambda: write_atomically(folder.filters, said.to_json()))
     processes.on_coordinator(lambda: _make_tokenizers(experiment, folder, splits))
     tokenizers = Tokenizers.load(folder.tokenizer)
     check_vocabulary(tokenizers, experiment.model)
@@ -78,29 +85,38 @@ def load(experiment: Experiment, folder: RunFolder, mesh: Mesh) -> Data:
 
 
 def load_splits(experiment: Experiment) -> Splits:
-    """The pairs for training, and those for validation and test where there are any.
+    """The pairs for training, filtered, and those for validation and test where there are any.
 
     Raises:
-        InputError: on data that is missing, damaged or empty.
+        InputError: on data that is missing, damaged or empty, also once it is filtered.
     """
     train = _loaded(experiment.data, "train", "data")
-    validation, test = (load_pairs(experiment.data, split) for split in ("validation", "test"))
+    validation, test = load_pairs(experiment.data, "validation"), load_pairs(experiment.data, "test")
     if validation is None and (experiment.training.patience is not None or experiment.evaluation.metric != "loss"):
         raise InputError("data.validation: early stopping and the best checkpoint need validation pairs")
-    for split, pairs in (("validation", validation), ("test", test)):
-        if pairs is not None and not len(pairs):
-            raise InputError(f"data.{split}: there are no pairs in it; give others, or none")
+    _check_some(validation, experiment.data, "validation", "data")
+    _check_some(test, experiment.data, "test", "data")
     mixed = (_loaded(task.data, "train", f"task {number}") for number, task in enumerate(experiment.mixture.tasks))
-    return Splits(train, validation, test, tuple(mixed))
+    report = None
+    if experiment.filters != FilterConfig():
+        train, report = filtered(train, experiment.filters)
+        if not len(train):
+            raise InputError(f"data.train: no pair passes the filters ({report}); loosen them")
+    return Splits(train, validation, test, tuple(mixed), report)
 
 
 def _loaded(data: DataConfig, split: Split, flag: str) -> Pairs:
     pairs = load_pairs(data, split)
     if pairs is None:
         raise InputError(f"{flag}.{split}: the experiment has no training pairs")
-    if not len(pairs):
-        raise InputError(f"{flag}.{split}: there are no pairs in it; give others, or none")
+    _check_some(pairs, data, split, flag)
     return pairs
+
+
+def _check_some(pairs: Pairs | None, data: DataConfig, split: Split, flag: str) -> None:
+    if pairs is not None and not len(pairs):
+        place = place_of(data, split)
+        raise InputError(f"{flag}.{split}: there are no pairs in it, in {place}; give others, or none")
 
 
 @dataclasses.dataclass(frozen=True)

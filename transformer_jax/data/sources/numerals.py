@@ -1,14 +1,15 @@
 """Numbers in English and in German words: pairs made on the spot, with held-out numbers."""
 
+import dataclasses
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from num2words import num2words
 
 from transformer_jax.config import Numerals
-from transformer_jax.data.sources.pairs import Pairs
+from transformer_jax.data.sources.source import Example, Split
 from transformer_jax.errors import InputError
 
 PARITIES = ("even", "odd")
@@ -20,23 +21,35 @@ _LARGEST_SHARE = 8  # at most one in so many numbers of a digit count is held ou
 _WORDS = {*range(21), *range(20, 100, 10), *(10**power for power in range(9))}
 
 
-def load_numerals(data: Numerals, split: Literal["train", "validation", "test"]) -> Pairs:
-    """The numbers of a split in ascending order, grouped by their digit count.
+@dataclasses.dataclass(frozen=True)
+class NumeralsSource:
+    """The numbers of each split in ascending order, grouped by their digit count."""
 
-    Raises:
-        InputError: on more held-out numbers than there are beside those that stay in training.
-    """
-    numbers = _splits(data.limit, data.test_numbers, data.validation_numbers)[split]
-    digits = [len(str(number)) for number in numbers]
-    groups = [f"{count} digit{'s' if count > 1 else ''}" for count in digits]
-    english = spell(numbers, "en")
-    match data.form:
-        case "pairs":
-            return Pairs(english, spell(numbers, "de"), groups)
-        case "text":
-            return Pairs(None, english)
-        case "parity":
-            return Pairs(english, [PARITIES[number % 2] for number in numbers])
+    data: Numerals
+
+    def pairs(self, split: Split) -> Iterator[Example]:
+        """The numbers of a split in words of both languages, or what the form of the data says.
+
+        Raises:
+            InputError: on more held-out numbers than there are beside those that stay in training.
+        """
+        numbers = self._numbers(split)
+        english = spell(numbers, "en")
+        match self.data.form:
+            case "pairs":
+                return zip(english, spell(numbers, "de"), strict=True)
+            case "text":
+                return ((None, text) for text in english)
+            case "parity":
+                return zip(english, (PARITIES[number % 2] for number in numbers), strict=True)
+
+    def groups(self, split: Split) -> list[str]:
+        """The digit count of each number of a split."""
+        digits = [len(str(number)) for number in self._numbers(split)]
+        return [f"{count} digit{'s' if count > 1 else ''}" for count in digits]
+
+    def _numbers(self, split: Split) -> list[int]:
+        return _splits(self.data.limit, self.data.test_numbers, self.data.validation_numbers)[split]
 
 
 def spell(numbers: Sequence[int], language: Literal["en", "de"]) -> list[str]:

@@ -1,17 +1,21 @@
 """Pairs from TensorFlow Datasets, read as array_record: neither TensorFlow nor its own file format is needed."""
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from transformer_jax.config import TensorflowDataset
-from transformer_jax.data.sources.pairs import Pairs
+from transformer_jax.data.sources.records import check_fields, examples_of, labels_of
+from transformer_jax.data.sources.source import Example
 from transformer_jax.errors import InputError
 
 
-def load_tensorflow_dataset(data: TensorflowDataset, split: str) -> Pairs:
+def read_tensorflow_dataset(data: TensorflowDataset, split: str) -> Iterator[Example]:
     """The pairs of a split of a prepared set; a set that is not prepared is fetched and prepared first.
 
     Raises:
-        InputError: on a set that is unknown or cannot be prepared here, and on an unknown split or feature.
+        InputError: on a set that is unknown or cannot be prepared here, an unknown split or feature, and an example
+            that has neither text nor a number in it.
     """
     builder = _builder(data)
     if not builder.is_prepared():
@@ -23,14 +27,11 @@ def load_tensorflow_dataset(data: TensorflowDataset, split: str) -> Pairs:
     except ValueError as error:
         raise InputError(f"data: split {split!r} of {data.name!r}: {_one_line(error)}") from None
     features = builder.info.features
-    for flag, feature in (("source", data.source), ("target", data.target)):
-        if feature not in features:
-            raise InputError(f"data.{flag}={feature!r}: {data.name!r} has the features {sorted(features)}")
-    sources, targets = [], []
-    for example in examples:
-        sources.append(_text(example[data.source]))
-        targets.append(_text(example[data.target]))
-    return Pairs(sources, targets)
+    check_fields(data.source, data.target, list(features), repr(data.name))
+    labels = labels_of(features, (data.source, data.target), _label_kind())
+    yield from examples_of(
+        examples, data.source, data.target, labels, f"data: split {split!r} of {data.name!r}, example"
+    )
 
 
 def _builder(data: TensorflowDataset) -> Any:
@@ -52,8 +53,18 @@ def _prepare(builder: Any, data: TensorflowDataset) -> None:
     except Exception as error:  # network, disk, missing packages, changed web sites: each set fails in its own way
         raise InputError(
             f"data.name={data.name!r} is not prepared in {builder.data_dir}, "
-            f"and preparing it failed ({type(error).__name__}: {_one_line(error)}); {_how_to_prepare(data)}"
+            f"and preparing it failed ({type(error).__name__}: {_one_line(error)}); "
+            f"{_by_hand(builder)}{_how_to_prepare(data)}"
         ) from None
+
+
+def _by_hand(builder: Any) -> str:
+    """Where those files belong that no program can download, as far as the set has any."""
+    if not builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+        return ""
+    root = Path(builder.data_dir).parents[builder.info.full_name.count("/")]
+    instructions = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split()).rstrip(".")
+    return f"files of it that are downloaded by hand belong in {root / 'downloads' / 'manual'}: {instructions}; "
 
 
 def _how_to_prepare(data: TensorflowDataset) -> str:
@@ -69,5 +80,7 @@ def _one_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
-def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+def _label_kind() -> Any:
+    import tensorflow_datasets as tfds
+
+    return tfds.features.ClassLabel
