@@ -14,7 +14,7 @@ class Numerals:
     """Texts made on the spot: numbers in English words and in German words."""
 
     kind: Literal["numerals"] = "numerals"
-    form: Literal["pairs", "text", "parity"] = "pairs"  # both; English alone; English and whether it is odd or even
+    form: Literal["pairs", "text", "parity"] = "pairs"  # both; each as a text; English and whether it is odd or even
     limit: int = 100_000  # numbers from 0 to limit - 1
     test_numbers: int = 1_000  # size of the test split, drawn by hash, stratified by digit count
     validation_numbers: int = 500  # size of the validation split, drawn likewise

@@ -85,7 +85,7 @@ class TextCorpus(Corpus):
     """A corpus of plain tokenised texts; longer ones are cut into parts of about the same size, each an example.
 
     Args:
-        texts: of the text alone, without what stands around it.
+        texts: with what stands around each, or without, as the objective takes them.
         objective: what becomes of them.
         frames: what stands around a text, in tokens.
         limits: tokens of a row.
@@ -97,9 +97,10 @@ class TextCorpus(Corpus):
 
     def __init__(self, texts: Ragged, objective: Objective, frames: int, limits: Limits, seed: int) -> None:
         assert objective.longest is not None  # as those of plain texts have it
-        self.total, self.dropped = len(texts), {"no text": int(np.sum(texts.lengths == 0))}
+        said = np.flatnonzero(texts.lengths > (frames if objective.framed else 0))
+        self.total, self.dropped = len(texts), {"no text": len(texts) - len(said)}
         self._objective, self._seed, self.drawn = objective, seed, objective.drawn
-        self._texts = texts.cut(objective.longest)
+        self._texts = texts.take(said).cut(objective.longest)
         if not len(self._texts):
             raise InputError(_nothing(self.total, self.dropped))
         self.segments = min(limits[0] // max(frames, 1), limits[1]) if self.drawn else limits[1] // (1 + frames)
@@ -154,5 +155,7 @@ def corpus_of(tokens: Tokens, objective: Objective, tokenizers: Tokenizers, limi
     if objective.longest is None:
         frames = source.frames, target.frames if objective.writes else 0
         return PairCorpus(tokens, objective, frames, limits)
-    texts = tokens.target.trimmed(len(target.before), target.frames - len(target.before))
+    texts, before = tokens.target, len(target.before)
+    if not objective.framed:
+        texts = texts.trimmed(before, target.frames - before)
     return TextCorpus(texts, objective, target.frames, limits, seed)

@@ -42,13 +42,14 @@ class Objective(abc.ABC):
 
     Attributes:
         drawn: whether an example is another one in every epoch.
-        longest: tokens of a text that is learned from at once, without what stands around it: longer ones are cut.
-            None: nothing is cut, and texts come with what stands around them.
+        longest: tokens of a text that is learned from at once: longer ones are cut. None: nothing is cut.
+        framed: whether texts come with what stands around them.
         writes: whether the target is text.
     """
 
     drawn = False
     longest: int | None = None
+    framed = True
     writes = True
 
     @abc.abstractmethod
@@ -77,13 +78,13 @@ class Labels(Objective):
 class Continuations(Objective):
     """Texts, or sources with targets behind them, of which the targets count."""
 
-    def __init__(self, longest: int | None, special: SpecialTokens) -> None:
-        self.longest, self._special = longest, special
+    def __init__(self, longest: int | None) -> None:
+        self.longest = longest
 
     def examples(self, tokens: Tokens, generators: Callable[[int], np.random.Generator]) -> Examples:
-        """Nothing is drawn."""
+        """Nothing is drawn; of a text that was cut only the last part ends."""
         if tokens.source is None:
-            return Examples(None, Ragged.of([self._special.frame(text) for text in tokens.target]))
+            return Examples(None, tokens.target)
         pairs = list(zip(tokens.source, tokens.target, strict=True))
         weights = [np.repeat([0.0, 1.0], [len(source), len(target)]) for source, target in pairs]
         return Examples(None, Ragged.of(list(map(np.concatenate, pairs))), Ragged.of(weights, np.float32))
@@ -93,6 +94,7 @@ class Drawn(Objective):
     """Texts of which something is hidden, by a function of the text and a generator."""
 
     drawn = True
+    framed = False
 
     def __init__(self, longest: int, example: Callable[[Ids, np.random.Generator], Example]) -> None:
         self.longest, self._example = longest, example
@@ -129,7 +131,7 @@ def objective_of(config: ObjectiveConfig, tokenizers: Tokenizers, limits: Limits
         case Classification():
             return Labels()
         case CausalLanguageModel():
-            return Continuations(_possible(room[1], config, limits) if plain else None, special)
+            return Continuations(None if prompted else limits[1])
         case PrefixLanguageModel():
             return Drawn(_possible(min(room), config, limits), functools.partial(_prefix, special))
         case MaskedLanguageModel():

@@ -7,7 +7,20 @@ from typing import Literal
 
 from jax.sharding import Mesh
 
-from transformer_jax.config import BatchConfig, Experiment, FinetuningConfig, TextFiles, TrainingConfig
+from transformer_jax.config import (
+    BatchConfig,
+    CausalLanguageModel,
+    DataConfig,
+    Experiment,
+    FinetuningConfig,
+    MaskedLanguageModel,
+    ModelConfig,
+    ObjectiveConfig,
+    PlainText,
+    TextFiles,
+    TrainingConfig,
+    Translation,
+)
 from transformer_jax.errors import InputError
 from transformer_jax.files import require_new, write_atomically
 from transformer_jax.pretrained import Pretrained, decoding_of, load_pretrained
@@ -26,7 +39,8 @@ def import_checkpoint(
 ) -> Experiment:
     """Makes a run folder of a public checkpoint; returns its experiment.
 
-    It can be translated with, scored, averaged, exported and started from, but has no data of its own to be trained on.
+    It can be translated or gone on with, scored, averaged, exported and started from, but has no data of its own to be
+    trained on.
 
     Args:
         folder: of the checkpoint, or its name on the Hugging Face Hub.
@@ -37,7 +51,7 @@ def import_checkpoint(
         mesh: the devices that share the parameters; None is the default device.
 
     Raises:
-        InputError: as `load_pretrained`, on a model that does not translate, and on an output that is not empty.
+        InputError: as `load_pretrained`, and on an output that is not empty.
     """
     output = Path(output)
     require_new(output, "RUN")
@@ -61,17 +75,26 @@ def _experiment(
 ) -> Experiment:
     """The experiment of an imported run: the model, how it is decoded, and as many tokens as it has positions."""
     model, decoding = loaded.model.config, decoding_of(loaded.tokenizers)
-    if not model.encoder_layers or not model.decoder_layers:
-        raise InputError(f"{folder}: a model without an encoder or without a decoder, which translates nothing")
     longest = model.max_positions - decoding.extra_length
     if longest < 2:
         raise InputError(f"{folder}: {model.max_positions} positions, of which too few are left for a sentence")
+    data, objective = _task(model)
     return Experiment(
         init_from=folder,
         finetuning=FinetuningConfig(source_language=source_language, target_language=target_language),
-        data=TextFiles(),
+        data=data,
+        objective=objective,
         batch=BatchConfig(source_length=longest, target_length=longest),
         model=replace(model, dtype=dtype),
         training=TrainingConfig(steps=1),
         decoding=decoding,
     )
+
+
+def _task(model: ModelConfig) -> tuple[DataConfig, ObjectiveConfig]:
+    """What a model with these halves is made for."""
+    if not model.encoder_layers:
+        return PlainText(), CausalLanguageModel()
+    if not model.decoder_layers:
+        return PlainText(), MaskedLanguageModel()
+    return TextFiles(), Translation()

@@ -30,6 +30,7 @@ from transformer_jax.translation import load_tokenizers, read_parameters
 
 # What an experiment says of a model that comes with its weights; all other fields are those of the checkpoint.
 OWN = ("dropout", "attention_dropout", "activation_dropout", "lora_rank", "lora_alpha", "lora_on", "dtype")
+HEAD = ("classes", "pooling")  # likewise: what a classifier has in place of what makes logits of words
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,11 +91,13 @@ def resolved(experiment: Experiment, workdir: str | Path | None = None) -> Exper
 
 def _model(asked: ModelConfig, base: ModelConfig) -> ModelConfig:
     default = ModelConfig()
+    if asked.classes:  # on top of an encoder, of whatever it was a part
+        base = dataclasses.replace(base, decoder_layers=0, output_head=False, output_bias=False)
     for field in dataclasses.fields(ModelConfig):
         own, theirs = getattr(asked, field.name), getattr(base, field.name)
-        if field.name not in OWN and own not in (getattr(default, field.name), theirs):
+        if field.name not in OWN + HEAD and own not in (getattr(default, field.name), theirs):
             raise InputError(f"model.{field.name}={own!r}: what init_from names has {theirs!r}; leave it out")
-    return dataclasses.replace(base, **{name: getattr(asked, name) for name in OWN})
+    return dataclasses.replace(base, **{name: getattr(asked, name) for name in OWN + HEAD})
 
 
 def tokenizers_of(experiment: Experiment) -> Tokenizers:
@@ -112,7 +115,9 @@ def tokenizers_of(experiment: Experiment) -> Tokenizers:
 
 
 def parameters_of(experiment: Experiment, mesh: Mesh, digest: str | None = None) -> Parameters:
-    """The parameters that a run starts with: those of the checkpoint, new words as the mean of all, adapters fresh.
+    """The parameters that a run starts with: those of the checkpoint, new words as the mean of all, the rest fresh.
+
+    Adapters and the head of a classifier are what is new; what the model does not have is left out.
 
     Args:
         experiment: of the run, with its model.
@@ -128,13 +133,17 @@ def parameters_of(experiment: Experiment, mesh: Mesh, digest: str | None = None)
             f"{experiment.init_from}: not the weights that the run started from: {found}, recorded {digest}"
         )
     params = initial.parameters(mesh)
-    new = _new_ids(experiment)
-    if not new and not experiment.model.lora_rank:
+    new, wanted = _new_ids(experiment), abstract_parameters(experiment.model, mesh)
+    if not new and _places(params) == _places(wanted):
         return params
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_parameters(experiment.model, mesh))
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, wanted)
     complete = functools.partial(_completed, experiment.model, jax.random.key(experiment.seed), new)
     completed: Parameters = jax.jit(complete, out_shardings=shardings)(params)
     return completed
+
+
+def _places(params: Parameters) -> list[Any]:
+    return [path for path, _ in jax.tree.flatten_with_path(params)[0]]
 
 
 def _new_ids(experiment: Experiment) -> list[int]:

@@ -39,13 +39,14 @@ class NumeralsSource:
             case "pairs":
                 return zip(english, spell(numbers, "de"), strict=True)
             case "text":
-                return ((None, text) for text in english)
+                return ((None, text) for text in [*english, *spell(numbers, "de")])
             case "parity":
                 return zip(english, (PARITIES[number % 2] for number in numbers), strict=True)
 
     def groups(self, split: Split) -> list[str]:
         """The digit count of each number of a split."""
-        digits = [len(str(number)) for number in self._numbers(split)]
+        numbers = self._numbers(split) * (2 if self.data.form == "text" else 1)
+        digits = [len(str(number)) for number in numbers]
         return [f"{count} digit{'s' if count > 1 else ''}" for count in digits]
 
     def _numbers(self, split: Split) -> list[int]:
