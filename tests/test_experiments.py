@@ -15,9 +15,15 @@ FILES = sorted(FOLDER.glob("*.py"))
 
 def test_the_experiments_are_these():
     assert [file.stem for file in FILES] == [
+        "bert_multi30k",
+        "bert_numerals",
         "finetune_opus_mt",
+        "gpt_multi30k",
         "multi30k_en_de",
+        "multi30k_from_t5",
         "numerals",
+        "parity_from_bert",
+        "t5_multi30k",
         "wmt14_en_de_base",
         "wmt14_en_de_big",
         "wmt14_en_fr_big",

@@ -70,7 +70,7 @@ KINDS = {
         experiment(
             "text", MaskedLanguageModel(share=0.3), 240, 1, encoder_layers=1, decoder_layers=0, output_head=True
         ),
-        2.6,
+        2.9,
     ),
     "spans": (experiment("text", SpanCorruption(), 40, 9, encoder_layers=1, decoder_layers=1), 2.0),
     "classification": (

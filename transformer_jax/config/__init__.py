@@ -6,6 +6,7 @@ is its `--help` text.
 """
 
 from transformer_jax.config.data import BatchConfig, TokenizerConfig
+from transformer_jax.config.debug import debug_variant
 from transformer_jax.config.decoding import DecodingConfig
 from transformer_jax.config.experiment import Experiment, from_json, identity_difference, to_json
 from transformer_jax.config.filters import FilterConfig
@@ -89,6 +90,7 @@ __all__ = [
     "TrainingConfig",
     "Translation",
     "TsvFiles",
+    "debug_variant",
     "from_json",
     "identity_difference",
     "to_json",

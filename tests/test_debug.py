@@ -1,0 +1,67 @@
+"""The debug variant of every experiment trains, to its end."""
+
+import dataclasses
+import functools
+import json
+import math
+from pathlib import Path
+
+import jax
+import pytest
+
+from transformer_jax.config import Experiment, ModelConfig, debug_variant
+from transformer_jax.runs import RunFolder, load_experiment
+from transformer_jax.training.loop import train
+
+FILES = sorted((Path(__file__).parent.parent / "experiments").glob("*.py"))
+SIZES = {"encoder_layers", "decoder_layers", "width", "num_heads", "head_width", "ffn_width", "vocab_size"}
+SIZES |= {"source_vocab_size", "max_positions", "pad_id", "start_id", "classes", "lora_rank"}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The run folder of an experiment, on one device; those with the same debug variant share one."""
+    device = jax.devices()[:1]
+
+    @functools.cache
+    def run(experiment: Experiment) -> RunFolder:
+        folder = tmp_path_factory.mktemp("run")
+        assert train(experiment, folder) == 0
+        return RunFolder(folder)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "devices", lambda: device)
+        yield run
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_it_trains_three_steps_and_is_measured(file: Path, trained):
+    folder = trained(debug_variant(load_experiment(file)))
+    lines = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
+    losses = [line["train/loss"] for line in lines if "train/loss" in line]
+    assert len(losses) == 3
+    assert all(map(math.isfinite, losses))
+    results = json.loads(folder.results.read_text())
+    assert (results["step"], results["split"]) == (3, "test")
+    assert not [line for line in lines if line.get("train/skipped_steps")]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_only_sizes_and_data_are_others(file: Path):
+    whole = load_experiment(file)
+    small = debug_variant(whole)
+    for field in dataclasses.fields(ModelConfig):
+        if field.name not in SIZES:
+            assert getattr(small.model, field.name) == getattr(whole.model, field.name)
+    kinds = [(one.objective.kind, one.optimizer, one.schedule.kind, one.decoding.beam) for one in (small, whole)]
+    assert kinds[0] == kinds[1]
+    assert (small.model.encoder_layers > 0, small.model.decoder_layers > 0) == (
+        whole.model.encoder_layers > 0,
+        whole.model.decoder_layers > 0,
+    )
+
+
+def test_all_have_one_set_of_shapes():
+    variants = [debug_variant(load_experiment(file)) for file in FILES]
+    shapes = {(one.batch, one.model.width, one.model.ffn_width, one.model.num_heads) for one in variants}
+    assert len(shapes) == 1
