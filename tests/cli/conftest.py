@@ -1,5 +1,6 @@
 """A run folder made once for all tests of it."""
 
+import dataclasses
 import functools
 import io
 import os
@@ -15,11 +16,18 @@ from reversed_words import write_pairs
 
 from transformer_jax import runs
 from transformer_jax.cli.main import main
-from transformer_jax.config import ModelConfig, TokenizerConfig
-from transformer_jax.data.sources import load_pairs
+from transformer_jax.config import (
+    CausalLanguageModel,
+    Classification,
+    ModelConfig,
+    PlainText,
+    TokenizerConfig,
+    TsvFiles,
+)
 from transformer_jax.data.tokenizer import train_tokenizers
 from transformer_jax.initialisation import init_parameters
 from transformer_jax.runs import load_experiment
+from transformer_jax.training import data as datasets
 from transformer_jax.training.checkpoints import Checkpoints
 from transformer_jax.translation import Translator
 
@@ -67,15 +75,13 @@ def experiment_file(tmp_path_factory):
     return file
 
 
-@pytest.fixture(scope="session")
-def trained(experiment_file, tmp_path_factory):
-    """A run with checkpoints at step 2, of nothing but zeros, and 3, of fresh parameters; not to be written to."""
-    path, experiment = tmp_path_factory.mktemp("runs") / "trained", load_experiment(experiment_file)
+def fresh_run(path, experiment):
+    """A run with checkpoints at step 2, of nothing but zeros, and 3, of fresh parameters."""
     folder = runs.start(path, experiment)
-    train, validation = (load_pairs(experiment.data, split) for split in ("train", "validation"))
-    tokenizers = train_tokenizers(experiment.tokenizer, experiment.model, train.sources, train.targets)
+    splits = datasets.load_splits(experiment)
+    tokenizers = datasets.make_tokenizers(experiment, splits)
     tokenizers.save(folder.tokenizer)
-    digests = {"validation data": validation.digest, "tokenizer": tokenizers.digest}
+    digests = {"validation data": splits.validation.digest, "tokenizer": tokenizers.digest}
     runs.record_session(folder, experiment, platform_name="cpu", devices=["a device"], digests=digests)
     fresh = init_parameters(experiment.model, jax.random.key(5))
     with Checkpoints(folder.checkpoints) as checkpoints:
@@ -83,6 +89,41 @@ def trained(experiment_file, tmp_path_factory):
         checkpoints.save(3, {"parameters": fresh}, {})
         checkpoints.wait()
     return path
+
+
+@pytest.fixture(scope="session")
+def trained(experiment_file, tmp_path_factory):
+    """A run, not to be written to."""
+    return fresh_run(tmp_path_factory.mktemp("runs") / "trained", load_experiment(experiment_file))
+
+
+@pytest.fixture(scope="session")
+def language_model(experiment_file, tmp_path_factory):
+    """A run of a decoder alone, on the sources; likewise."""
+    whole = load_experiment(experiment_file)
+    experiment = dataclasses.replace(
+        whole,
+        data=PlainText(dir=whole.data.dir, train="train.a", validation="held.a"),
+        objective=CausalLanguageModel(),
+        model=dataclasses.replace(whole.model, encoder_layers=0),
+    )
+    return fresh_run(tmp_path_factory.mktemp("runs") / "language_model", experiment)
+
+
+@pytest.fixture(scope="session")
+def classifier(experiment_file, tmp_path_factory):
+    """A run of a classifier of words by their first letter; likewise."""
+    whole, folder = load_experiment(experiment_file), tmp_path_factory.mktemp("labelled")
+    for split in ("train", "held"):
+        words = (Path(whole.data.dir) / f"{split}.a").read_text().splitlines()
+        (folder / f"{split}.tsv").write_text("".join(f"{line}\t{line[0]}\n" for line in words))
+    experiment = dataclasses.replace(
+        whole,
+        data=TsvFiles(dir=str(folder), validation="held.tsv"),
+        objective=Classification(labels=tuple("abcd")),
+        model=dataclasses.replace(whole.model, decoder_layers=0, classes=4),
+    )
+    return fresh_run(tmp_path_factory.mktemp("runs") / "classifier", experiment)
 
 
 @pytest.fixture
