@@ -26,6 +26,16 @@ FAIRSEQ = {
 }
 T5 = {"d_model": 6, "d_kv": 3, "d_ff": 10, "num_layers": 1, "num_heads": 2, "relative_attention_num_buckets": 8}
 T5["relative_attention_max_distance"] = 11
+GPT2 = {"n_embd": 6, "n_layer": 1, "n_head": 2, "n_inner": 10, "n_positions": 89}
+ROBERTA = {
+    "hidden_size": 6,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 10,
+    "max_position_embeddings": 89,
+    "type_vocab_size": 1,
+}
+SIZES = {"t5": T5, "gpt2": GPT2, "roberta": ROBERTA}
 
 
 def write_whole(name, folder, seed=0):
@@ -33,10 +43,12 @@ def write_whole(name, folder, seed=0):
     shutil.copytree(TOKENIZERS / name, folder, dirs_exist_ok=True)
     (folder / "expected.json").unlink()
     fields = json.loads((folder / "config.json").read_text())
-    fields |= T5 if fields["model_type"] == "t5" else FAIRSEQ
+    fields |= SIZES.get(fields["model_type"], FAIRSEQ)
     family = FAMILIES[fields["model_type"]]
     config = family.config(Settings(fields), False)
-    write_checkpoint(folder, Checkpoint(fields["model_type"], config, random_parameters(config, seed), fields))
+    params = random_parameters(config, seed)
+    params |= {name: jnp.asarray(value) for name, value in family.constants(config).items()}
+    write_checkpoint(folder, Checkpoint(fields["model_type"], config, params, fields))
     return folder
 
 
