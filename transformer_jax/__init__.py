@@ -24,6 +24,9 @@ _HOMES = {
     "Sampling": "decoding",
     "StepModel": "decoding",
     "Translator": "translation",
+    "Generator": "translation",
+    "Classifier": "classification",
+    "load_pretrained": "pretrained",
     "Experiment": "config",
     "ModelConfig": "config",
 }
