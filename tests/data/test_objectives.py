@@ -218,3 +218,10 @@ def test_a_label_that_there_is_not_is_named(make):
 def test_rows_too_short_for_any_text_are_refused(make):
     with pytest.raises(InputError, match=r"batch\.source_length=1, batch\.target_length=19: give longer ones"):
         make(PLAIN, Denoising(), batch=BatchConfig(rows=4, source_length=1, target_length=19))
+
+
+def test_the_steps_of_epochs_that_are_drawn_are_those_of_the_first(make):
+    pipeline = make(PLAIN, SpanCorruption(share=0.4, length=2.0))
+    assert pipeline.total_steps(7) == 7 * pipeline.steps_of(0)
+    fixed = make(PLAIN, CausalLanguageModel())
+    assert fixed.total_steps(3) == sum(map(fixed.steps_of, range(3)))

@@ -25,10 +25,12 @@ class Laps(abc.ABC):
     """The laps of a run, one behind the other.
 
     Attributes:
-        per_epoch: laps in which every example has come once.
+        examples: of an epoch.
+        per_epoch: laps of an epoch: in these every example comes once; of a mixture, as many as there are in all.
         segments: the most examples that a row can hold.
     """
 
+    examples: int
     per_epoch: int
     segments: int
 
@@ -44,7 +46,8 @@ class WholeEpochs(Laps):
 
     def __init__(self, corpus: Corpus) -> None:
         everything = np.arange(len(corpus))
-        self._lap, self.segments = Lap(corpus.draw(0, everything), corpus.names(everything)), corpus.segments
+        self._lap = Lap(corpus.draw(0, everything), corpus.names(everything))
+        self.examples, self.segments = len(corpus), corpus.segments
 
     def lap(self, index: int) -> Lap:
         """Always the same; the plan of their rows differs."""
@@ -56,7 +59,7 @@ class Windows(Laps):
 
     def __init__(self, corpus: Corpus, seed: int, window: int = WINDOW) -> None:
         self._stream, self.segments = _Stream(corpus, seed), corpus.segments
-        self.per_epoch = -(-len(corpus) // window)
+        self.examples, self.per_epoch = len(corpus), -(-len(corpus) // window)
         self._window = window
 
     def lap(self, index: int) -> Lap:
@@ -80,8 +83,9 @@ class Mixture(Laps):
         self._streams = [_Stream(corpus, seed + index) for index, corpus in enumerate(corpora)]
         self._firsts = np.cumsum([0, *(corpus.names(np.array([len(corpus) - 1]))[0] + 1 for corpus in corpora)])
         self._shares = np.cumsum([0.0, *rates]) / np.sum(rates)
-        self._window = min(window, sum(map(len, corpora)))
-        self.per_epoch = -(-sum(map(len, corpora)) // self._window)
+        self.examples = sum(map(len, corpora))
+        self._window = min(window, self.examples)
+        self.per_epoch = -(-self.examples // self._window)
         self.segments = sum(corpus.segments for corpus in corpora)
 
     def lap(self, index: int) -> Lap:

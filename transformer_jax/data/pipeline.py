@@ -17,7 +17,7 @@ from transformer_jax.config import BatchConfig
 from transformer_jax.data import packing
 from transformer_jax.data.batch import Batch, Side
 from transformer_jax.data.examples import Examples
-from transformer_jax.data.laps import Lap, Laps
+from transformer_jax.data.laps import Lap, Laps, WholeEpochs
 from transformer_jax.data.packing import Ragged
 from transformer_jax.data.tokenizer import SpecialTokens
 from transformer_jax.sharding import batch_sharding, check_rows
@@ -84,8 +84,13 @@ class Pipeline:
         return self._steps[lap]
 
     def total_steps(self, epochs: int) -> int:
-        """Batches of the first `epochs` epochs."""
-        return sum(map(self.steps_of, range(epochs * self._laps.per_epoch)))
+        """Batches of the first `epochs` epochs, counted where each is a lap of its own, else as the first lap says.
+
+        To count the others, all of them would have to be drawn.
+        """
+        if isinstance(self._laps, WholeEpochs):
+            return sum(map(self.steps_of, range(epochs)))
+        return round(epochs * self._laps.examples / len(self._plan(0).lap.names) * self.steps_of(0))
 
     def following(self, lap: int, index: int) -> tuple[int, int]:
         """Lap and index of the batch behind another one."""
