@@ -28,6 +28,8 @@ class TestHelp:
             ("train", ["FILE --workdir DIR"]),
             ("plan", ["FILE --topology", "FILE --mesh.data"]),
             ("translate", ["translate RUN [--beam 5 ...] < in.en > out.de", "RUN --help"]),
+            ("generate", ["generate RUN [--sampling ...]", "RUN --help"]),
+            ("classify", ["classify RUN [--probabilities]", "RUN --help"]),
             ("score", ["score RUN SOURCE TARGET", "RUN --help"]),
             ("export", ["export RUN FOLDER", "RUN --help"]),
             ("evaluate", ["evaluate RUN [--split test ...]", "RUN --help"]),
@@ -68,6 +70,7 @@ class TestHelp:
             "main",
             "arguments",
             "members",
+            "streams",
             "writer",
         }
 
@@ -77,7 +80,7 @@ class TestMistakes:
         refused(["trian"], "no such verb: trian; did you mean train?")
         refused(
             ["xyz"],
-            "no such verb: xyz; one of train, plan, translate, score, import, export, evaluate, verify,",
+            "no such verb: xyz; one of train, plan, translate, generate, classify, score, import, export,",
             "average, attend",
         )
 

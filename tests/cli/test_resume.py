@@ -1,12 +1,10 @@
 """A translation that was killed goes on behind what it has written."""
 
 import contextlib
-from unittest.mock import Mock
 
 import pytest
 
 from transformer_jax.cli.writer import Files, Wishes, Writer
-from transformer_jax.config import DecodingConfig
 from transformer_jax.translation import Hypothesis, Translation
 
 TEXT = b"abc abc\n\nd d\ncab bad\nabc\n"
@@ -68,9 +66,12 @@ class TestResume:
             order.append([(tmp_path / name).read_text().count("\n") for name in names])
 
         monkeypatch.setattr(Writer, "_write", watched)
-        translator = Mock(decoding=DecodingConfig(), align=lambda hypotheses, layer, head: [[]] * len(hypotheses))
+
+        def align(hypotheses, layer, head):
+            return [[]] * len(hypotheses)
+
         with contextlib.ExitStack() as stack:
-            writer = Writer(translator, files, Wishes(), stack)
+            writer = Writer(1, files, Wishes(), stack, align)
             writer.write(1, [translation] * 3)
             writer.write(4, [translation] * 2)
         assert order == [[3, 0, 0], [3, 3, 0], [3, 3, 3], [5, 3, 3], [5, 5, 3], [5, 5, 5]]
