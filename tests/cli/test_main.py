@@ -26,6 +26,7 @@ class TestHelp:
         ("verb", "options"),
         [
             ("train", ["FILE --workdir DIR"]),
+            ("prepare", ["FILE --output FOLDER", "FILE --help", "--prepared FOLDER"]),
             ("plan", ["FILE --topology", "FILE --mesh.data"]),
             ("translate", ["translate RUN [--beam 5 ...] < in.en > out.de", "RUN --help"]),
             ("generate", ["generate RUN [--sampling ...]", "RUN --help"]),
@@ -80,7 +81,7 @@ class TestMistakes:
         refused(["trian"], "no such verb: trian; did you mean train?")
         refused(
             ["xyz"],
-            "no such verb: xyz; one of train, plan, translate, generate, classify, score, import, export,",
+            "no such verb: xyz; one of train, prepare, plan, translate, generate, classify, score, import, export,",
             "average, attend",
         )
 

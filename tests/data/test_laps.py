@@ -14,7 +14,7 @@ from transformer_jax.data.packing import Ragged
 class Numbers(Corpus):
     """Example i of epoch e is the target [i, e]; every second number is left out of the names."""
 
-    dropped, drawn, segments = {}, True, 3
+    dropped, drawn, held, segments = {}, True, True, 3
 
     def __init__(self, size: int) -> None:
         self.total = self._size = size

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from transformer_jax.cli.arguments import Run, call
+from transformer_jax.data.shards import MANIFEST, Shards
 from transformer_jax.errors import FAILED_CHECK, InputError
 from transformer_jax.runs import RunFolder, open_run
 
@@ -16,8 +17,10 @@ def verify(run: Run) -> int:
     """Checks every file and every array of a run's checkpoints; exits with 1 where one is damaged, and changes nothing.
 
     Args:
-        run: the run folder.
+        run: the run folder, or a folder of token shards, of which every byte is checked.
     """
+    if (run / MANIFEST).exists():
+        return _verify_shards(Shards(run))
     folder = RunFolder(run)
     open_run(run)  # what is no run is told before jax is imported
     import jax
@@ -35,4 +38,12 @@ def verify(run: Run) -> int:
             print(f"{folder.checkpoints / name}: damaged, and set aside by the run")
     if not found:
         raise InputError(f"{folder.checkpoints}: no checkpoints; train first")
+    return code
+
+
+def _verify_shards(shards: Shards) -> int:
+    code = 0
+    for path, intact in shards.verify():
+        print(f"{path}: {'intact' if intact else 'damaged'}", flush=True)
+        code = code if intact else FAILED_CHECK
     return code

@@ -35,6 +35,7 @@ def debug_variant(experiment: Experiment) -> Experiment:
         init_from=None,
         finetuning=FinetuningConfig(),
         data=_data(objective),
+        prepared=None,
         filters=FilterConfig(),
         objective=objective,
         mixture=replace(experiment.mixture, tasks=tuple(tasks)) if tasks else MixtureConfig(),

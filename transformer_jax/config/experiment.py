@@ -32,6 +32,7 @@ class Experiment:
     init_from: str | None = placement(default=None)  # a public checkpoint or a run folder to start from
     finetuning: FinetuningConfig = FinetuningConfig()
     data: DataConfig
+    prepared: str | None = placement(default=None)  # folder of token shards, by the verb prepare, of the training data
     filters: FilterConfig = FilterConfig()
     objective: ObjectiveConfig = Translation()
     mixture: MixtureConfig = MixtureConfig()

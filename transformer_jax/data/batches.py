@@ -9,6 +9,7 @@ from transformer_jax.data.corpus import Corpus, corpus_of
 from transformer_jax.data.laps import laps_of
 from transformer_jax.data.objectives import objective_of
 from transformer_jax.data.pipeline import Pipeline
+from transformer_jax.data.shards import Shards
 from transformer_jax.data.sources import Pairs
 from transformer_jax.data.tokenizer import Tokenizers
 from transformer_jax.data.tokens import labelled, tokenise
@@ -37,6 +38,15 @@ def examples_of(
     else:
         tokens = tokenise(pairs, tokenizers, cache_dir)
     return corpus_of(tokens, objective, tokenizers, limits, seed)
+
+
+def examples_in(
+    shards: Shards, config: ObjectiveConfig, tokenizers: Tokenizers, batch: BatchConfig, seed: int
+) -> Corpus:
+    """The examples of token shards; arguments and errors as of `examples_of`."""
+    limits = batch.source_length, batch.target_length
+    objective = objective_of(config, tokenizers, limits, plain=shards.manifest.plain)
+    return corpus_of(shards, objective, tokenizers, limits, seed)
 
 
 def batches_of(

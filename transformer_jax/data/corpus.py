@@ -7,10 +7,10 @@ import numpy as np
 from jaxtyping import Int
 
 from transformer_jax.data import packing
-from transformer_jax.data.examples import Examples, Tokens
+from transformer_jax.data.examples import Examples, Tokens, TokenStore
 from transformer_jax.data.objectives import Limits, Objective
 from transformer_jax.data.packing import Ragged
-from transformer_jax.data.tokenizer import Tokenizers
+from transformer_jax.data.tokenizer import SpecialTokens, Tokenizers
 from transformer_jax.errors import InputError
 
 _EPOCH = 2**40  # above all numbers of examples, so that no two draws share a generator
@@ -23,12 +23,14 @@ class Corpus(abc.ABC):
         total: texts or pairs there are.
         dropped: why and how many of them are in no example.
         drawn: whether an example is another one in every epoch.
+        held: whether all of them are in memory.
         segments: the most of them that a row can hold.
     """
 
     total: int
     dropped: Mapping[str, int]
     drawn: bool
+    held: bool
     segments: int
 
     @abc.abstractmethod
@@ -60,14 +62,18 @@ class PairCorpus(Corpus):
 
     drawn = False
 
-    def __init__(self, tokens: Tokens, objective: Objective, frames: tuple[int, int], limits: Limits) -> None:
-        examples = objective.examples(tokens, _no_generator)
-        self.total = len(tokens)
-        self._names, self.dropped = _usable(tokens.lengths, examples.lengths, frames, limits)
+    def __init__(self, tokens: TokenStore, objective: Objective, frames: tuple[int, int], limits: Limits) -> None:
+        self._tokens, self._objective, self.total = tokens, objective, len(tokens)
+        self.held = isinstance(tokens, Tokens)
+        lengths = objective.lengths(tokens.lengths)
+        self._names, self.dropped = _usable(tokens.lengths, lengths, frames, limits)
         if not len(self._names):
             raise InputError(_nothing(self.total, self.dropped))
-        self._examples = examples.take(self._names)
-        self.segments = packing.most_segments(self._examples.lengths, limits)
+        if self.held:
+            self.segments = packing.most_segments(lengths[self._names], limits)
+        else:  # without looking for the shortest of many millions
+            least = objective.lengths(np.array([frames]) + 1)[0]
+            self.segments = int(min(limit // own for limit, own in zip(limits, least, strict=True) if own))
 
     def __len__(self) -> int:
         return len(self._names)
@@ -78,16 +84,16 @@ class PairCorpus(Corpus):
 
     def draw(self, epoch: int, chosen: Int[np.ndarray, " n"]) -> Examples:
         """The same in every epoch."""
-        return self._examples.take(chosen)
+        return self._objective.examples(self._tokens.take(self._names[chosen]), _no_generator)
 
 
 class TextCorpus(Corpus):
     """A corpus of plain tokenised texts; longer ones are cut into parts of about the same size, each an example.
 
     Args:
-        texts: with what stands around each, or without, as the objective takes them.
+        tokens: of all texts.
         objective: what becomes of them.
-        frames: what stands around a text, in tokens.
+        special: the special tokens, some of which stand around each text.
         limits: tokens of a row.
         seed: of what is drawn.
 
@@ -95,18 +101,22 @@ class TextCorpus(Corpus):
         InputError: where there is no text.
     """
 
-    def __init__(self, texts: Ragged, objective: Objective, frames: int, limits: Limits, seed: int) -> None:
+    def __init__(
+        self, tokens: TokenStore, objective: Objective, special: SpecialTokens, limits: Limits, seed: int
+    ) -> None:
         assert objective.longest is not None  # as those of plain texts have it
-        said = np.flatnonzero(texts.lengths > (frames if objective.framed else 0))
-        self.total, self.dropped = len(texts), {"no text": len(texts) - len(said)}
-        self._objective, self._seed, self.drawn = objective, seed, objective.drawn
-        self._texts = texts.take(said).cut(objective.longest)
-        if not len(self._texts):
+        self._tokens, self._objective, self._special, self._seed = tokens, objective, special, seed
+        self.drawn, self.held, frames = objective.drawn, isinstance(tokens, Tokens), special.frames
+        said, own = tokens.lengths[:, 1] > frames, 0 if objective.framed else frames
+        parts = np.where(said, -(-(np.maximum(tokens.lengths[:, 1], own) - own) // objective.longest), 0)
+        self.total, self.dropped = len(tokens), {"no text": int(np.sum(~said))}
+        self._firsts = packing.offsets_of(parts)  # the number of the first part of each text
+        if not len(self):
             raise InputError(_nothing(self.total, self.dropped))
         self.segments = min(limits[0] // max(frames, 1), limits[1]) if self.drawn else limits[1] // (1 + frames)
 
     def __len__(self) -> int:
-        return len(self._texts)
+        return int(self._firsts[-1])
 
     def names(self, chosen: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
         """Numbers of parts."""
@@ -118,7 +128,15 @@ class TextCorpus(Corpus):
         def generator(index: int) -> np.random.Generator:
             return np.random.Generator(np.random.Philox(key=[self._seed, epoch * _EPOCH + int(chosen[index])]))
 
-        return self._objective.examples(Tokens(None, self._texts.take(chosen)), generator)
+        return self._objective.examples(Tokens(None, self._parts(chosen)), generator)
+
+    def _parts(self, chosen: Int[np.ndarray, " n"]) -> Ragged:
+        """The tokens of these parts."""
+        texts = np.searchsorted(self._firsts, chosen, side="right") - 1
+        whole, before = self._tokens.take(texts).target, len(self._special.before)
+        if not self._objective.framed:
+            whole = whole.trimmed(before, self._special.frames - before)
+        return whole.parts(chosen - self._firsts[texts], self._firsts[texts + 1] - self._firsts[texts])
 
 
 def _no_generator(index: int) -> np.random.Generator:
@@ -139,7 +157,7 @@ def _usable(
     for reason, holds in reasons.items():
         dropped[reason] = int(np.sum(usable & holds))
         usable &= ~holds
-    return np.flatnonzero(usable), dropped
+    return np.flatnonzero(usable).astype(np.int32), dropped  # of tens of millions, half the memory
 
 
 def _nothing(total: int, dropped: Mapping[str, int]) -> str:
@@ -149,13 +167,9 @@ def _nothing(total: int, dropped: Mapping[str, int]) -> str:
     return f"none of the {total} pairs can be used: {reasons}; give others or longer rows"
 
 
-def corpus_of(tokens: Tokens, objective: Objective, tokenizers: Tokenizers, limits: Limits, seed: int) -> Corpus:
+def corpus_of(tokens: TokenStore, objective: Objective, tokenizers: Tokenizers, limits: Limits, seed: int) -> Corpus:
     """The corpus of tokenised texts that fits an objective."""
     source, target = tokenizers.source.special, tokenizers.target.special
     if objective.longest is None:
-        frames = source.frames, target.frames if objective.writes else 0
-        return PairCorpus(tokens, objective, frames, limits)
-    texts, before = tokens.target, len(target.before)
-    if not objective.framed:
-        texts = texts.trimmed(before, target.frames - before)
-    return TextCorpus(texts, objective, target.frames, limits, seed)
+        return PairCorpus(tokens, objective, (source.frames, target.frames if objective.writes else 0), limits)
+    return TextCorpus(tokens, objective, target, limits, seed)

@@ -2,11 +2,26 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int
 
 from transformer_jax.data.packing import Ragged, offsets_of
+
+
+@runtime_checkable
+class TokenStore(Protocol):
+    """The ids of texts, in memory or not."""
+
+    @property
+    def lengths(self) -> Int[np.ndarray, "N 2"]:
+        """Tokens of source and target of each; no source has none."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, indices: Int[np.ndarray, " n"]) -> "Tokens":
+        """Those at `indices`, in that order."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -107,7 +107,8 @@ class _Stream:
         self._order = functools.lru_cache(maxsize=2)(self._permutation)
 
     def _permutation(self, epoch: int) -> Int[np.ndarray, " size"]:
-        return np.random.Generator(np.random.PCG64((self._seed, epoch))).permutation(self.size)
+        numbers = np.arange(self.size, dtype=np.int32)  # of tens of millions, half the memory
+        return np.random.Generator(np.random.PCG64((self._seed, epoch))).permutation(numbers)
 
     def take(self, start: int, stop: int) -> Lap:
         """Those at these places of the stream."""
@@ -115,7 +116,7 @@ class _Stream:
         while start < stop:
             epoch, first = divmod(start, self.size)
             last = min(self.size, first + stop - start)
-            chosen = self._order(epoch)[first:last]
+            chosen = self._order(epoch)[first:last].astype(np.int64)
             parts.append(Lap(self._corpus.draw(epoch, chosen), self._corpus.names(chosen)))
             start += last - first
         return _joined(parts)
@@ -130,4 +131,4 @@ def laps_of(corpora: Sequence[Corpus], rates: Sequence[float], seed: int) -> Lap
     if len(corpora) > 1:
         return Mixture(corpora, rates, seed)
     (corpus,) = corpora
-    return Windows(corpus, seed) if corpus.drawn else WholeEpochs(corpus)
+    return WholeEpochs(corpus) if corpus.held and not corpus.drawn else Windows(corpus, seed)

@@ -52,6 +52,10 @@ class Objective(abc.ABC):
     framed = True
     writes = True
 
+    def lengths(self, lengths: Int[np.ndarray, "N 2"]) -> Int[np.ndarray, "N 2"]:
+        """Tokens of source and target of the examples of pairs with so many."""
+        return lengths
+
     @abc.abstractmethod
     def examples(self, tokens: Tokens, generators: Callable[[int], np.random.Generator]) -> Examples:
         """The examples of all texts, that of text i drawn by generator i."""
@@ -80,6 +84,10 @@ class Continuations(Objective):
 
     def __init__(self, longest: int | None) -> None:
         self.longest = longest
+
+    def lengths(self, lengths: Int[np.ndarray, "N 2"]) -> Int[np.ndarray, "N 2"]:
+        """A source and its target are read as one."""
+        return np.stack([0 * lengths[:, 0], lengths.sum(axis=1)], axis=1)
 
     def examples(self, tokens: Tokens, generators: Callable[[int], np.random.Generator]) -> Examples:
         """Nothing is drawn; of a text that was cut only the last part ends."""

@@ -65,13 +65,18 @@ class Ragged:
             kept[self.offsets[1:] - 1 - place] = False
         return Ragged(self.values[kept], offsets_of(self.lengths - before - behind))
 
-    def cut(self, longest: int) -> "Ragged":
-        """The sequences in parts of at most so many values, those of one about as long as each other."""
-        parts = -(-self.lengths // longest)
-        whole = np.repeat(np.arange(len(self)), parts)
-        part = np.arange(parts.sum()) - np.repeat(offsets_of(parts)[:-1], parts)
-        ends = self.offsets[:-1][whole] + self.lengths[whole] * (part + 1) // parts[whole]
-        return Ragged(self.values, np.concatenate([np.zeros(1, np.int64), ends]))
+    def parts(self, parts: np.ndarray, counts: np.ndarray) -> "Ragged":
+        """Of each sequence one of so many parts, which are about as long as each other.
+
+        Args:
+            parts: which one, counted from 0.
+            counts: how many there are.
+        """
+        starts, ends = self.lengths * parts // counts, self.lengths * (parts + 1) // counts
+        lengths = ends - starts
+        offsets = offsets_of(lengths)
+        places = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1] + starts - offsets[:-1], lengths)
+        return Ragged(self.values[places], offsets)
 
 
 def offsets_of(lengths: np.ndarray) -> np.ndarray:

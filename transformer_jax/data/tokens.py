@@ -1,7 +1,6 @@
 """The ids of the texts of a run: made once, by all processes together, and kept in a file."""
 
 import hashlib
-import itertools
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,16 +11,15 @@ import numpy as np
 from tqdm import tqdm
 
 from transformer_jax import processes
-from transformer_jax.data import packing
+from transformer_jax.data.encoding import encode
 from transformer_jax.data.examples import Tokens
 from transformer_jax.data.packing import Ragged
 from transformer_jax.data.sources import Pairs
-from transformer_jax.data.tokenizer import Tokenizer, Tokenizers
+from transformer_jax.data.tokenizer import Tokenizers
 from transformer_jax.errors import InputError
 from transformer_jax.files import written_whole
 
 _FORMAT = 1  # of the cache files; another number makes them all anew
-_CHUNK = 10_000  # sentences tokenised between two updates of the progress bar
 
 
 def tokenise(pairs: Pairs, tokenizers: Tokenizers, cache_dir: Path) -> Tokens:
@@ -37,7 +35,7 @@ def tokenise(pairs: Pairs, tokenizers: Tokenizers, cache_dir: Path) -> Tokens:
     texts = [(tokenizer, side[share]) for tokenizer, side in sides if side is not None]
     hidden = None if processes.is_coordinator() else True  # None shows it on a terminal only
     with tqdm(total=sum(len(own) for _, own in texts), desc="Tokenising", unit=" sentences", disable=hidden) as bar:
-        made = [_encode(tokenizer, own, bar) for tokenizer, own in texts]
+        made = [encode(tokenizer, own, bar.update) for tokenizer, own in texts]
     tokens = Tokens(None if len(made) == 1 else made[0], made[-1])
     if count > 1:
         tokens = _exchange(path, tokens)
@@ -74,16 +72,6 @@ def _exchange(path: Path, tokens: Tokens) -> Tokens:
     processes.barrier("read")
     parts[jax.process_index()].unlink()
     return Tokens.joined(found)
-
-
-def _encode(tokenizer: Tokenizer, texts: Sequence[str], bar: tqdm) -> Ragged:
-    values, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
-    for start in range(0, len(texts), _CHUNK):
-        chunk = list(map(tokenizer.framed, tokenizer.encode(texts[start : start + _CHUNK])))
-        lengths.append(np.fromiter(map(len, chunk), np.int64, len(chunk)))
-        values.append(np.fromiter(itertools.chain.from_iterable(chunk), np.int32))
-        bar.update(len(chunk))
-    return Ragged(np.concatenate(values), packing.offsets_of(np.concatenate(lengths)))
 
 
 def _read_cache(path: Path) -> Tokens | None:

@@ -2,25 +2,28 @@
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from jax.sharding import Mesh
 
 from transformer_jax import processes, runs
 from transformer_jax.config import Classification, DataConfig, Experiment, FilterConfig, ObjectiveConfig
-from transformer_jax.data.batches import examples_of
+from transformer_jax.data.batches import examples_in, examples_of
 from transformer_jax.data.corpus import Corpus
 from transformer_jax.data.filters import Report, filtered
 from transformer_jax.data.laps import laps_of
 from transformer_jax.data.pipeline import Pipeline
-from transformer_jax.data.sources import Pairs, Split, load_pairs, place_of
+from transformer_jax.data.reservoir import sample
+from transformer_jax.data.shards import Shards
+from transformer_jax.data.sources import Example, Pairs, Split, load_pairs, place_of
 from transformer_jax.data.tokenizer import Tokenizers, train_tokenizers
 from transformer_jax.errors import InputError
 from transformer_jax.files import write_atomically
 from transformer_jax.runs import RunFolder
 from transformer_jax.training import initial
 from transformer_jax.training.metrics import say
+from transformer_jax.training.prepared import open_shards
 from transformer_jax.translation.ensembles import check_vocabulary
 
 INITIAL = "initial weights"  # by what environment.json knows them
@@ -30,7 +33,7 @@ INITIAL = "initial weights"  # by what environment.json knows them
 class Splits:
     """The pairs of each split, those of training filtered, and those of the further tasks of a mixture."""
 
-    train: Pairs
+    train: Pairs | Shards
     validation: Pairs | None
     test: Pairs | None
     mixed: tuple[Pairs, ...] = ()
@@ -38,7 +41,11 @@ class Splits:
 
     def digests(self) -> dict[str, str]:
         """The identity of each that there is, as environment.json records it."""
-        named = {"train": self.train, "validation": self.validation, "test": self.test}
+        named: dict[str, Pairs | Shards | None] = {
+            "train": self.train,
+            "validation": self.validation,
+            "test": self.test,
+        }
         named |= {f"task {number}": pairs for number, pairs in enumerate(self.mixed)}
         return {f"{name} data": pairs.digest for name, pairs in named.items() if pairs is not None}
 
@@ -90,7 +97,8 @@ def load_splits(experiment: Experiment) -> Splits:
     Raises:
         InputError: on data that is missing, damaged or empty, also once it is filtered.
     """
-    train = _loaded(experiment.data, "train", "data")
+    train: Pairs | Shards
+    train = _loaded(experiment.data, "train", "data") if experiment.prepared is None else open_shards(experiment)
     validation, test = load_pairs(experiment.data, "validation"), load_pairs(experiment.data, "test")
     if validation is None and (experiment.training.patience is not None or experiment.evaluation.metric != "loss"):
         raise InputError("data.validation: early stopping and the best checkpoint need validation pairs")
@@ -98,7 +106,7 @@ def load_splits(experiment: Experiment) -> Splits:
     _check_some(test, experiment.data, "test", "data")
     mixed = (_loaded(task.data, "train", f"task {number}") for number, task in enumerate(experiment.mixture.tasks))
     report = None
-    if experiment.filters != FilterConfig():
+    if experiment.filters != FilterConfig() and isinstance(train, Pairs):
         train, report = filtered(train, experiment.filters)
         if not len(train):
             raise InputError(f"data.train: no pair passes the filters ({report}); loosen them")
@@ -142,14 +150,17 @@ class BatchMaker:
         """The batches of a split that is evaluated."""
         return self._batches([self._corpus(name, pairs, self.experiment.objective)], [1.0])
 
-    def _corpus(self, name: str, pairs: Pairs, config: ObjectiveConfig) -> Corpus:
+    def _corpus(self, name: str, pairs: Pairs | Shards, config: ObjectiveConfig) -> Corpus:
         """The examples of an objective, after a line that says how many there are."""
         batch, seed = self.experiment.batch, self.experiment.seed
-        corpus = examples_of(pairs, config, self.tokenizers, batch, seed, self.cache)
+        if isinstance(pairs, Shards):
+            plain, corpus = pairs.manifest.plain, examples_in(pairs, config, self.tokenizers, batch, seed)
+        else:
+            plain, corpus = pairs.sources is None, examples_of(pairs, config, self.tokenizers, batch, seed, self.cache)
         dropped = "".join(f", {count:,} dropped with {reason}" for reason, count in corpus.dropped.items() if count)
         kept = corpus.total - sum(corpus.dropped.values())
         parts = "" if kept == len(corpus) else f" in {len(corpus):,} parts"
-        say(f"{name}: {kept:,} of {corpus.total:,} {'texts' if pairs.sources is None else 'pairs'}{parts}{dropped}")
+        say(f"{name}: {kept:,} of {corpus.total:,} {'texts' if plain else 'pairs'}{parts}{dropped}")
         return corpus
 
     def _batches(self, corpora: Sequence[Corpus], rates: Sequence[float]) -> Pipeline:
@@ -190,9 +201,19 @@ def _make_tokenizers(experiment: Experiment, folder: RunFolder, splits: Splits) 
 
 def make_tokenizers(experiment: Experiment, splits: Splits) -> Tokenizers:
     """The tokenizers of a run that has none yet: those of what it starts from, or trained on all its training text."""
+    if isinstance(splits.train, Shards):
+        return Tokenizers.load(splits.train.folder / "tokenizer")
+    return tokenizers_of_text(
+        experiment, itertools.chain.from_iterable(pairs.examples() for pairs in (splits.train, *splits.mixed))
+    )
+
+
+def tokenizers_of_text(experiment: Experiment, examples: Iterable[Example]) -> Tokenizers:
+    """The tokenizers of what an experiment starts from, or trained on these examples, or some of them, as it says."""
     if experiment.init_from is not None:
         return initial.tokenizers_of(experiment)
-    train, classes = [splits.train, *splits.mixed], isinstance(experiment.objective, Classification)
-    sources = itertools.chain.from_iterable(pairs.sources or () for pairs in train)
-    targets = itertools.chain.from_iterable(() if classes else pairs.targets for pairs in train)
+    chosen = sample(examples, experiment.tokenizer.examples)
+    classes = isinstance(experiment.objective, Classification)
+    sources = (source for source, _ in chosen if source is not None)
+    targets = (target for _, target in chosen if not classes)
     return train_tokenizers(experiment.tokenizer, experiment.model, sources, targets)

@@ -1,0 +1,237 @@
+"""Token shards: the same however they were made, and trained from as from memory."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from small_runs import experiment
+
+from transformer_jax.cli.main import main
+from transformer_jax.config import (
+    CausalLanguageModel,
+    FilterConfig,
+    PlainText,
+    SpanCorruption,
+    TextFiles,
+    TokenizerConfig,
+    Translation,
+)
+from transformer_jax.data.batches import examples_in, examples_of
+from transformer_jax.data.laps import Windows
+from transformer_jax.data.pipeline import Pipeline
+from transformer_jax.data.reservoir import sample
+from transformer_jax.data.shards import Shards
+from transformer_jax.data.sources import load_pairs
+from transformer_jax.data.tokenizer import Tokenizers
+from transformer_jax.errors import InputError
+from transformer_jax.runs import RunFolder
+from transformer_jax.sharding import data_mesh
+from transformer_jax.training.loop import train
+from transformer_jax.training.preparing import prepare
+
+SIZE, PER_SHARD = 523, 97
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    """Files of 523 pairs, one of them with an empty side."""
+    folder = tmp_path_factory.mktemp("pairs")
+    random = np.random.default_rng(1)
+    lines = [" ".join(random.choice(list("abcd"), random.integers(1, 4))) for _ in range(SIZE)]
+    lines[5] = ""
+    (folder / "train.source").write_text("".join(f"{line}\n" for line in lines))
+    (folder / "train.target").write_text("".join(f"{line[::-1]}\n" for line in lines))
+    return TextFiles(dir=str(folder))
+
+
+@pytest.fixture(scope="module")
+def shards(pairs, tmp_path_factory):
+    """The shards of these pairs; not to be written to."""
+    folder = tmp_path_factory.mktemp("shards") / "pairs"
+    prepare(experiment(pairs), folder, per_shard=PER_SHARD)
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".lock"))
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def test_two_processes_write_the_same_bytes_as_one(pairs, shards, tmp_path):
+    prepare(experiment(pairs), tmp_path / "two", 2, per_shard=PER_SHARD)
+    assert contents(tmp_path / "two") == contents(shards)
+    assert len(list(shards.glob("*.array_record"))) == 6  # 5 * 97 + 38
+
+
+def test_what_is_there_stays_and_what_is_missing_is_made(pairs, shards, tmp_path):
+    folder = shutil.copytree(shards, tmp_path / "part")
+    (folder / "prepared.json").unlink()
+    (folder / "tokens-00002.array_record").unlink()
+    (folder / "tokens-00004.json").unlink()
+    kept = (folder / "tokens-00003.array_record").stat().st_mtime_ns
+    prepare(experiment(pairs), folder, per_shard=PER_SHARD)
+    assert contents(folder) == contents(shards)
+    assert (folder / "tokens-00003.array_record").stat().st_mtime_ns == kept
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from small_runs import experiment
+from transformer_jax.config import TextFiles
+from transformer_jax.training.preparing import prepare
+if __name__ == "__main__":
+    folder, count = sys.argv[2], int(sys.argv[3])
+    prepare(experiment(TextFiles(dir=sys.argv[1])), Path(folder), count, per_shard=97)
+"""
+
+
+@pytest.mark.parametrize("count", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_killed_at_any_moment_and_begun_again_it_is_the_same(pairs, shards, tmp_path, count):
+    program = tmp_path / "program.py"
+    program.write_text(KILLED)
+    places = [str(Path(__file__).parents[2]), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    command = [sys.executable, str(program), pairs.dir, str(tmp_path / "out"), str(count)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
+    for seen in (1, 3) if count == 1 else (1, 2, 3, 5):
+        process = subprocess.Popen(command, env=environment)
+        while process.poll() is None and len(list((tmp_path / "out").glob("tokens-*.json"))) < seen:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert subprocess.run(command, env=environment, check=False).returncode == 0
+    assert contents(tmp_path / "out") == contents(shards)
+
+
+@pytest.mark.parametrize("objective", [Translation(), CausalLanguageModel(prompted=True)])
+def test_batches_of_pairs_are_those_from_memory(pairs, shards, objective, tmp_path):
+    tokenizers = Tokenizers.load(shards / "tokenizer")
+    held = examples_of(load_pairs(pairs, "train"), objective, tokenizers, experiment(pairs).batch, 3, tmp_path)
+    streamed = examples_in(Shards(shards), objective, tokenizers, experiment(pairs).batch, 3)
+    assert streamed.dropped == held.dropped
+    assert_same_batches(held, streamed, tokenizers, experiment(pairs).batch)
+
+
+@pytest.mark.parametrize("objective", [CausalLanguageModel(), SpanCorruption(share=0.3)])
+def test_batches_of_texts_are_those_from_memory(pairs, objective, tmp_path):
+    data = PlainText(dir=pairs.dir, train="train.source")
+    whole = experiment(data, objective=Translation(), tokenizer=TokenizerConfig(masks=3))
+    whole = dataclasses.replace(whole, model=dataclasses.replace(whole.model, vocab_size=15))
+    prepare(whole, tmp_path / "texts", per_shard=PER_SHARD)
+    tokenizers = Tokenizers.load(tmp_path / "texts" / "tokenizer")
+    held = examples_of(load_pairs(data, "train"), objective, tokenizers, whole.batch, 3, tmp_path)
+    streamed = examples_in(Shards(tmp_path / "texts"), objective, tokenizers, whole.batch, 3)
+    assert_same_batches(held, streamed, tokenizers, whole.batch)
+
+
+def assert_same_batches(held, streamed, tokenizers, batch):
+    special, mesh = tokenizers.target.special, data_mesh()
+    ours, theirs = (Pipeline(Windows(own, 3, 211), special, batch, mesh, 3) for own in (held, streamed))
+    for lap in range(4):
+        for index in (0, ours.steps_of(lap) - 1):
+            for one, other in zip(*(jax.tree.leaves(p.batch(lap, index)) for p in (ours, theirs)), strict=True):
+                np.testing.assert_array_equal(one, other)
+
+
+def test_only_what_is_asked_for_is_read(shards, monkeypatch):
+    opened = Shards(shards)
+    assert isinstance(opened.lengths, np.memmap)
+    read, asked = Shards._read, []
+    monkeypatch.setattr(
+        Shards, "_read", lambda self, shard, places: asked.append((shard, places)) or read(self, shard, places)
+    )
+    tokens = opened.take(np.array([500, 3, 98, 3]))
+    assert asked == [(0, [3, 3]), (1, [1]), (5, [15])]
+    assert tokens.target[1].tolist() == tokens.target[3].tolist()
+
+
+def test_a_run_from_shards_resumes_exactly(pairs, shards, devices, tmp_path):
+    devices(1)
+    chosen = experiment(pairs, prepared=str(shards))
+    assert train(chosen, tmp_path / "whole") == 0
+    assert train(chosen, tmp_path / "parts", until=5) == 0
+    moved = shutil.copytree(shards, tmp_path / "moved")  # where they lie is placement
+    assert train(dataclasses.replace(chosen, prepared=str(moved)), tmp_path / "parts") == 0
+    whole, parts = (RunFolder(tmp_path / name) for name in ("whole", "parts"))
+    assert whole.metrics.read_bytes() == parts.metrics.read_bytes()
+    with pytest.raises(InputError, match="train data"):  # in memory it is another run
+        train(dataclasses.replace(chosen, prepared=None), tmp_path / "parts")
+
+
+class TestMistakes:
+    def test_other_settings_than_they_were_made_with(self, pairs, shards, devices, tmp_path):
+        devices(1)
+        for changed, message in (
+            ({"tokenizer": TokenizerConfig(masks=2)}, r"made with tokenizer\.masks=0, and now it is 2"),
+            ({"filters": FilterConfig(max_ratio=2.0)}, r"made with filters\.max_ratio=None, and now it is 2\.0"),
+        ):
+            with pytest.raises(InputError, match=message):
+                train(experiment(pairs, prepared=str(shards), **changed), tmp_path / "run")
+            with pytest.raises(InputError, match=message):
+                prepare(experiment(pairs, **changed), shards, per_shard=PER_SHARD)
+
+    def test_other_text_than_it_was_begun_with(self, pairs, shards, tmp_path):
+        folder = shutil.copytree(shards, tmp_path / "begun")
+        other = shutil.copytree(pairs.dir, tmp_path / "other")
+        lines = (other / "train.source").read_text().splitlines(keepends=True)
+        (other / "train.source").write_text("".join([*lines[:200], "d d d\n", *lines[201:]]))
+        with pytest.raises(InputError, match=r"tokens-00002\.array_record: made of other text"):
+            prepare(experiment(dataclasses.replace(pairs, dir=str(other))), folder, per_shard=PER_SHARD)
+
+    def test_shards_that_are_missing_or_damaged(self, shards, tmp_path, capsys):
+        folder = shutil.copytree(shards, tmp_path / "damaged")
+        assert main(["verify", str(folder)]) == 0
+        shard = folder / "tokens-00001.array_record"
+        whole = shard.read_bytes()
+        shard.write_bytes(whole[:200] + bytes([whole[200] ^ 1]) + whole[201:])
+        capsys.readouterr()
+        assert main(["verify", str(folder)]) == 1
+        assert f"{shard}: damaged" in capsys.readouterr().out
+        shard.write_bytes(whole[:-7])
+        with pytest.raises(InputError, match=r"tokens-00001\.array_record: .* bytes, and it was written with"):
+            Shards(folder)
+        shard.unlink()
+        with pytest.raises(InputError, match=r"tokens-00001\.array_record: missing"):
+            Shards(folder)
+        (folder / "prepared.json").write_text("{")
+        with pytest.raises(InputError, match=r"prepared\.json: damaged"):
+            Shards(folder)
+
+    def test_a_folder_of_other_things_and_one_that_is_not_finished(self, pairs, tmp_path):
+        (tmp_path / "thing").write_text("mine")
+        with pytest.raises(InputError, match="not empty; choose another --output"):
+            prepare(experiment(pairs), tmp_path)
+        with pytest.raises(InputError, match=r"prepared\.json: missing: nothing is prepared there"):
+            Shards(tmp_path / "nowhere")
+
+
+def test_a_sample_is_even_the_same_each_time_and_in_order():
+    counts = np.zeros(20)
+    chosen = sample(range(20), 5)
+    assert chosen == sample(iter(range(20)), 5) == sorted(chosen)
+    for shift in range(2000):
+        counts[np.array(sample(range(shift * 20, shift * 20 + 20), 5)) % 20] += 1
+    assert sample(range(3), 5) == sample(range(3), None) == [0, 1, 2]
+    assert counts.sum() == 10_000
+
+
+def test_the_command_line(pairs, shards, tmp_path, capsys):
+    file = tmp_path / "words.py"
+    file.write_text(
+        "from small_runs import experiment\nfrom transformer_jax.config import TextFiles\n\n\n"
+        f"def get_config():\n    return experiment(TextFiles(dir={pairs.dir!r}))\n"
+    )
+    assert main(["prepare", str(file), "--output", str(tmp_path / "out"), "--workers", "1"]) == 0
+    assert f"{tmp_path / 'out'}: 523 pairs, " in capsys.readouterr().out
+    assert json.loads((tmp_path / "out" / "prepared.json").read_text())["digest"] != Shards(shards).digest
+    assert main(["prepare", str(file), "--output", str(tmp_path / "out"), "--workers", "0"]) == 2
+    assert "--workers 0: a number above 0" in capsys.readouterr().err

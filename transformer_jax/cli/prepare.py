@@ -1,0 +1,50 @@
+"""Tokenises the training data of an experiment once, into shards that a run streams: for sets larger than memory.
+
+    transformer-jax prepare FILE --output FOLDER [--workers N] [--FIELD VALUE ...]
+    transformer-jax train FILE --workdir DIR --prepared FOLDER
+
+Every field of the experiment is a flag; transformer-jax prepare FILE --help lists them with the values of the file.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from transformer_jax.cli.arguments import over_file
+from transformer_jax.config import Experiment
+from transformer_jax.errors import InputError
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Prepares; returns the exit code."""
+    return over_file("prepare FILE --output FOLDER", __doc__, _prepare_of, arguments)
+
+
+def _prepare_of(default: Experiment) -> Callable[..., int]:
+    def prepare(
+        output: Path,
+        experiment: Annotated[Experiment, tyro.conf.arg(name="")] = default,
+        workers: int = -1,
+    ) -> int:
+        """Writes token shards; the same command goes on where it was interrupted.
+
+        Args:
+            output: the folder of the shards, which `train --prepared` takes.
+            experiment: the experiment of the file, each of its fields a flag; data, filters and tokenizer count.
+            workers: processes that tokenise, the same bytes whatever their number; -1 is one for each core.
+        """
+        from transformer_jax.training import preparing
+
+        count = len(os.sched_getaffinity(0)) if workers == -1 else workers
+        if count < 1:
+            raise InputError(f"--workers {workers}: a number above 0, or -1 for all cores")
+        made = preparing.prepare(experiment, output, count)
+        tokens = [sum(getattr(shard, f"{side}_tokens") for shard in made.shards) for side in ("source", "target")]
+        told = f"{tokens[1]:,} tokens" if made.plain else f"{tokens[0]:,} + {tokens[1]:,} tokens"
+        print(f"{output}: {made.examples:,} {'texts' if made.plain else 'pairs'}, {told}, {len(made.shards):,} shards")
+        return 0
+
+    return prepare

@@ -1,0 +1,160 @@
+"""Token shards of an experiment's training text: read once as a stream, tokenised by many processes, gone on with."""
+
+import collections
+import hashlib
+import itertools
+import json
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, Future
+from pathlib import Path
+
+from tqdm import tqdm
+
+from transformer_jax import runs
+from transformer_jax.config import Classification, Experiment
+from transformer_jax.data.filters import Report, iterate_filtered
+from transformer_jax.data.shards import Manifest, Shard, read_shard, shard_path, write_lengths
+from transformer_jax.data.sources import Example, iterate
+from transformer_jax.data.tokenizer import Tokenizers
+from transformer_jax.data.workers import make_shard, workers
+from transformer_jax.errors import InputError
+from transformer_jax.files import write_atomically
+from transformer_jax.training import data as datasets
+from transformer_jax.training.prepared import check_facts, facts_of
+
+EXAMPLES = 65_536  # of a shard
+_AHEAD = 1  # shards that wait for each worker: so many more are in memory
+
+
+def prepare(experiment: Experiment, folder: Path, count: int = 1, *, per_shard: int = EXAMPLES) -> Manifest:
+    """Makes the token shards of an experiment's training data in a folder, or what is missing of them.
+
+    The same text gives the same bytes, whatever the number of processes, and however often it was begun again.
+
+    Args:
+        experiment: whose data, filters, tokenizer and sizes of vocabularies count.
+        folder: made if need be; a run takes it by `prepared`.
+        count: processes.
+        per_shard: examples of each shard.
+
+    Raises:
+        InputError: on data that is missing, damaged, empty or not for it, on a folder of other shards, and when nothing
+            can be written.
+    """
+    if isinstance(experiment.objective, Classification):
+        raise InputError("objective.kind='classification': its data is small, and is not prepared")
+    with runs.lock(folder):
+        _begin(experiment, folder)
+        tokenizers = _tokenizers(experiment, folder)
+        plain, shards, report = _make_shards(experiment, folder, tokenizers, count, per_shard)
+        write_lengths(folder, len(shards))
+        if report.dropped:
+            write_atomically(folder / "filters.json", report.to_json())
+        texts = hashlib.sha256(" ".join(shard.texts for shard in shards).encode()).hexdigest()
+        manifest = Manifest(
+            plain=plain,
+            per_shard=per_shard,
+            dtype=_dtype(tokenizers),
+            experiment=facts_of(experiment),
+            digest=texts,
+            tokenizer=tokenizers.digest,
+            shards=tuple(shards),
+        )
+        manifest.save(folder)
+    return manifest
+
+
+def _begin(experiment: Experiment, folder: Path) -> None:
+    """The folder is that of this experiment from the first moment on."""
+    path = folder / "preparing.json"
+    if not path.exists():
+        others = [name for name in folder.iterdir() if not name.name.startswith(".lock")]
+        if others:
+            raise InputError(f"{folder}: exists and is not empty; choose another --output")
+        write_atomically(path, json.dumps(facts_of(experiment), indent=2) + "\n")
+    try:
+        made = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: damaged ({error}); choose another --output") from None
+    check_facts(made, experiment, str(folder))
+    for half in folder.glob(".tokens-*"):  # of a process that was killed
+        shutil.rmtree(half)
+
+
+def _examples(experiment: Experiment) -> tuple[Iterator[Example], Report]:
+    examples = iterate(experiment.data, "train")
+    if examples is None:
+        raise InputError("data.train: the experiment has no training pairs")
+    return iterate_filtered(examples, experiment.filters)
+
+
+def _tokenizers(experiment: Experiment, folder: Path) -> Tokenizers:
+    """Those of the folder; where it has none yet, trained on a sample of the text as the experiment says."""
+    place = folder / "tokenizer"
+    if not place.exists():
+        datasets.tokenizers_of_text(experiment, _examples(experiment)[0]).save(place)
+    return Tokenizers.load(place)
+
+
+def _dtype(tokenizers: Tokenizers) -> str:
+    largest = max(tokenizers.source.vocab_size, tokenizers.target.vocab_size)
+    return "<u2" if largest <= 2**16 else "<u4"
+
+
+def _make_shards(
+    experiment: Experiment, folder: Path, tokenizers: Tokenizers, count: int, per_shard: int
+) -> tuple[bool, list[Shard], Report]:
+    """Whether the texts are plain, all shards, those that were there already included, and what filters dropped."""
+    examples, report = _examples(experiment)
+    done: list[Shard] = []
+    plain = False
+    waiting: collections.deque[Future[Shard]] = collections.deque()
+    with (
+        workers(count) as pool,
+        tqdm(desc="Preparing", unit=" examples", unit_scale=True, disable=None) as bar,
+    ):
+
+        def finish(most: int) -> None:
+            while len(waiting) > most:
+                done.append(waiting.popleft().result())
+                bar.update(done[-1].examples)
+                if bar.disable and len(done) % 10 == 0:
+                    print(f"{len(done):,} shards", file=sys.stderr, flush=True)
+
+        for index in itertools.count():
+            chunk = list(itertools.islice(examples, per_shard))
+            if not chunk:
+                break
+            plain = chunk[0][0] is None
+            waiting.append(_shard(pool, folder, index, chunk, _dtype(tokenizers)))
+            finish(count * (1 + _AHEAD) if count > 1 else 0)
+        finish(0)
+    if not done:
+        raise InputError(f"data.train: nothing is left to be prepared; {report}")
+    return plain, done, report
+
+
+def _shard(pool: Executor, folder: Path, index: int, chunk: Sequence[Example], dtype: str) -> "Future[Shard]":
+    """A shard that is there, of the same text, or that is to be made."""
+    texts = _digest(chunk)
+    there = read_shard(folder, index)
+    if there is not None and shard_path(folder, index).exists():
+        if there.texts != texts:
+            raise InputError(
+                f"{shard_path(folder, index)}: made of other text than the data has now; prepare elsewhere"
+            )
+        found: Future[Shard] = Future()
+        found.set_result(there)
+        return found
+    return pool.submit(make_shard, folder / "tokenizer", folder, index, chunk, dtype, texts)
+
+
+def _digest(examples: Sequence[Example]) -> str:
+    digest = hashlib.sha256()
+    for example in examples:
+        for text in example:
+            data = b"" if text is None else text.encode()
+            digest.update(b"%d:%b" % (-1 if text is None else len(data), data))
+    return digest.hexdigest()
