@@ -15,7 +15,7 @@ from transformer_jax.config import Experiment, MaskedLanguageModel, TokenizerCon
 
 
 def get_config() -> Experiment:
-    """The encoder of the same sizes as the decoder of gpt_multi30k.py, twice as long: of a row 15% is predicted."""
+    """An encoder of the sizes of the decoder in gpt_multi30k.py, and twice its batch: of a row 15% is predicted."""
     gpt = gpt_multi30k.get_config()
     return dataclasses.replace(
         gpt,
@@ -25,5 +25,4 @@ def get_config() -> Experiment:
         model=dataclasses.replace(
             gpt.model, encoder_layers=4, decoder_layers=0, output_head=True, output_bias=True, dropout=0.1
         ),
-        training=dataclasses.replace(gpt.training, epochs=20),
     )
