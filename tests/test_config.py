@@ -74,7 +74,7 @@ MISTAKES = [
     (ModelConfig, {"width": 7, "num_heads": 7}, ["width=7", "even"]),
     (ModelConfig, {"source_vocab_size": 11}, ["source_vocab_size=11", "'target' or 'none'"]),
     (ModelConfig, {"pad_id": 13, "vocab_size": 13}, ["pad_id=13", "vocabulary of 13"]),
-    (ModelConfig, {"norm": "mid"}, ["norm", "'mid'", "'post' or 'pre'"]),
+    (ModelConfig, {"norm": "mid"}, ["norm", "'mid'", "'pre' or 'deep'"]),
     (ModelConfig, {"width": 3.5}, ["width", "3.5", "integer"]),
     (ModelConfig, {"width": "512"}, ["width", "'512'", "integer"]),
     (ModelConfig, {"width": True}, ["width", "True", "integer"]),

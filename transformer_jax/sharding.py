@@ -27,6 +27,7 @@ AXIS_RULES = (
     ("vocab", "tensor"),
     ("width", "fsdp"),
     ("heads", "tensor"),
+    ("channels", None),
     ("ffn", "tensor"),
     ("positions", None),
     ("buckets", None),
@@ -84,6 +85,7 @@ def check_mesh(mesh: Mesh, model: ModelConfig) -> None:
     """
     sizes = {
         "num_heads": (model.num_heads, "tensor"),
+        "kv_heads": (model.key_value_heads, "tensor"),
         "ffn_width": (model.ffn_width, "tensor"),
         "vocab_size": (model.vocab_size, "tensor"),
         "source_vocab_size": (model.source_vocab_size or model.vocab_size, "tensor"),
