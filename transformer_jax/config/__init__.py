@@ -19,20 +19,27 @@ from transformer_jax.config.experiment import Experiment, from_json, identity_di
 from transformer_jax.config.finetuning import FinetuningConfig
 from transformer_jax.config.machine import LoggingConfig, MeshConfig, ProcessesConfig
 from transformer_jax.config.model import ModelConfig
-from transformer_jax.config.training import (
+from transformer_jax.config.optimizer import (
+    Adafactor,
     Adam,
     AdamW,
-    CheckpointConfig,
-    EvaluationConfig,
+    Lion,
+    Muon,
     OptimizerConfig,
     PaperSchedule,
     Schedule,
     ScheduleConfig,
+    ScheduleFree,
+)
+from transformer_jax.config.training import (
+    CheckpointConfig,
+    EvaluationConfig,
     StabilityConfig,
     TrainingConfig,
 )
 
 __all__ = [
+    "Adafactor",
     "Adam",
     "AdamW",
     "BatchConfig",
@@ -42,15 +49,18 @@ __all__ = [
     "EvaluationConfig",
     "Experiment",
     "FinetuningConfig",
+    "Lion",
     "LoggingConfig",
     "MeshConfig",
     "ModelConfig",
+    "Muon",
     "Numerals",
     "OptimizerConfig",
     "PaperSchedule",
     "ProcessesConfig",
     "Schedule",
     "ScheduleConfig",
+    "ScheduleFree",
     "StabilityConfig",
     "TensorflowDataset",
     "TextFiles",

@@ -9,13 +9,10 @@ from transformer_jax.config.decoding import DecodingConfig
 from transformer_jax.config.finetuning import FinetuningConfig
 from transformer_jax.config.machine import LoggingConfig, MeshConfig, ProcessesConfig
 from transformer_jax.config.model import ModelConfig
+from transformer_jax.config.optimizer import Adam, OptimizerConfig, PaperSchedule, ScheduleConfig, ScheduleFree
 from transformer_jax.config.training import (
-    Adam,
     CheckpointConfig,
     EvaluationConfig,
-    OptimizerConfig,
-    PaperSchedule,
-    ScheduleConfig,
     StabilityConfig,
     TrainingConfig,
 )
@@ -46,6 +43,10 @@ class Experiment:
     def __post_init__(self) -> None:
         model, batch = self.model, self.batch
         require(self.seed >= 0, f"seed={self.seed} must not be negative")
+        require(
+            self.training.average_decay is None or not isinstance(self.optimizer, ScheduleFree),
+            f"training.average_decay={self.training.average_decay}: schedule_free has a mean of its own; leave it out",
+        )
         require(model.encoder_layers > 0, "model.encoder_layers=0: a translation model has an encoder")
         require(model.decoder_layers > 0, "model.decoder_layers=0: a translation model has a decoder")
         joint = self.tokenizer.joint or self.init_from is not None  # then the tokenizers are those of the checkpoint
