@@ -198,6 +198,100 @@ class TestMultiHead:
         np.testing.assert_array_equal(jax.grad(loss, argnums=1)(params, dirty)[:, 3:], 0.0)
 
 
+class TestGrouped:
+    """Twelve heads of queries over 1, 2, 3 or 12 of keys and values; the reference looks up which."""
+
+    def arrays(self, groups):
+        return draw(0, B, T, 12, K), draw(1, B, S, groups, K), draw(2, B, S, groups, K)
+
+    def one_by_one(self, query, key, value, mask):
+        query, key, value = (np.asarray(x, np.float64) for x in (query, key, value))
+        output = np.zeros((B, T, 12, K))
+        for b, t, h in np.ndindex(B, T, 12):
+            own = h // (12 // key.shape[2])
+            seen = np.asarray(mask)[b, 0, t]
+            exponentials = np.exp(key[b, seen, own] @ query[b, t, h] / math.sqrt(K))
+            if seen.any():
+                output[b, t, h] = exponentials / exponentials.sum() @ value[b, seen, own]
+        return output
+
+    @pytest.mark.parametrize("groups", [1, 2, 3, 12])
+    def test_heads_side_by_side_share_keys_and_values(self, groups):
+        mask = jnp.asarray(random_mask((B, 1, T, S), seed=3))
+        found = dot_product_attention(*self.arrays(groups), mask)
+        np.testing.assert_allclose(found, self.one_by_one(*self.arrays(groups), mask), atol=1e-5)
+
+    def test_gradients_are_those_of_repeated_keys_and_values(self):
+        mask = jnp.asarray(random_mask((B, 1, T, S), seed=4))
+        bias = draw(5, B, 12, T, S)
+
+        def gradients(*arrays):
+            return jax.grad(lambda arrays: (dot_product_attention(*arrays, mask, bias) ** 2).sum())(arrays)
+
+        query, key, value = self.arrays(3)
+        narrow = jax.jit(gradients)(query, key, value)
+        wide = jax.jit(gradients)(query, *(jnp.repeat(x, 4, axis=2) for x in (key, value)))
+        np.testing.assert_allclose(narrow[0], wide[0], atol=1e-4)
+        for one, repeated in zip(narrow[1:], wide[1:], strict=True):
+            np.testing.assert_allclose(one, repeated.reshape(B, S, 3, 4, K).sum(3), atol=1e-4)
+
+    def test_a_nan_reaches_the_heads_that_share_it_and_no_other(self):
+        query, key, value = self.arrays(3)
+        mask = jnp.ones((B, 1, T, S), bool)
+        output = dot_product_attention(query, key.at[1, 2, 1].set(jnp.nan), value, mask)
+        expected = np.zeros((B, T, 12), bool)
+        expected[1, :, 4:8] = True
+        np.testing.assert_array_equal(np.isnan(output).all(-1), expected)
+        np.testing.assert_array_equal(np.isnan(output).any(-1), expected)
+
+    @pytest.mark.parametrize("normalised", [False, True])
+    def test_multi_head_is_each_head_by_itself(self, normalised):
+        config = ModelConfig(width=10, num_heads=6, kv_heads=2, head_width=3, query_key_norm=normalised)
+        module, x, memory = MultiHeadAttention(config), draw(3, B, T, 10), draw(4, B, S, 10)
+        params = nn.meta.unbox(jax.jit(module.init)(jax.random.key(5), x, memory))["params"]
+        kernels = {name: np.asarray(params[name]["kernel"]) for name in ("query", "key", "value", "out")}
+        assert [kernels[name].shape for name in ("query", "key", "value", "out")] == [
+            (10, 18),
+            (10, 6),
+            (10, 6),
+            (18, 10),
+        ]
+        if normalised:
+            scales = {name: np.asarray(draw(6 + i, 3)) for i, name in enumerate(("query", "key"))}
+            params |= {f"{name}_norm": {"scale": scale} for name, scale in scales.items()}
+
+        def normal(x, name):
+            if not normalised:
+                return x
+            return scales[name] * (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+
+        heads, own = [], [np.asarray(x), np.asarray(memory)]
+        for head in range(6):
+            ours, theirs = slice(3 * head, 3 * head + 3), slice(3 * (head // 3), 3 * (head // 3) + 3)
+            q, k = (
+                normal(own[0] @ kernels["query"][:, ours], "query"),
+                normal(own[1] @ kernels["key"][:, theirs], "key"),
+            )
+            weights = jax.nn.softmax(jnp.einsum("BTK,BSK->BTS", q, k) / math.sqrt(3))
+            heads.append(weights @ (own[1] @ kernels["value"][:, theirs]))
+        expected = np.concatenate(heads, -1) @ kernels["out"]
+        found, _ = module.apply({"params": params}, x, memory)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+        kept = module.apply({"params": params}, memory, method="keys_values")
+        assert kept.key.shape == kept.value.shape == (B, 2, S, 3)
+        np.testing.assert_allclose(module.apply({"params": params}, x, kept)[0], found, atol=1e-6)
+
+    def test_the_norm_of_queries_and_keys_is_of_the_model(self):
+        """By the root mean square alone: (3, 4) becomes (3, 4) / sqrt(12.5), and its product with itself is 2."""
+        config = ModelConfig(width=2, num_heads=1, query_key_norm=True, norm_type="rms", scale_attention=False)
+        identity = {name: {"kernel": jnp.eye(2)} for name in ("query", "key", "value", "out")}
+        norms = {f"{name}_norm": {"scale": jnp.ones(2)} for name in ("query", "key")}
+        memory = jnp.array([[[30.0, 40.0], [-3.0, -4.0]]])
+        params = {"params": identity | norms}
+        _, weights = MultiHeadAttention(config).apply(params, memory[:, :1], memory, return_weights=True)
+        np.testing.assert_allclose(weights[0, 0, 0], jax.nn.softmax(jnp.array([2.0, -2.0])), atol=1e-5)
+
+
 class TestCache:
     def cache(self, sentences, beams, *, masked=True):
         rows = sentences * beams

@@ -9,6 +9,7 @@ import pytest
 
 from transformer_jax.checked import fields_of
 from transformer_jax.config import (
+    Adafactor,
     Adam,
     AdamW,
     BatchConfig,
@@ -19,9 +20,11 @@ from transformer_jax.config import (
     FilterConfig,
     HuggingFaceDataset,
     JsonLines,
+    Lion,
     LoggingConfig,
     MeshConfig,
     ModelConfig,
+    Muon,
     Numerals,
     OwnData,
     PaperSchedule,
@@ -29,6 +32,7 @@ from transformer_jax.config import (
     PlainText,
     ProcessesConfig,
     Schedule,
+    ScheduleFree,
     StabilityConfig,
     TensorflowDataset,
     TextFiles,
@@ -80,7 +84,10 @@ MISTAKES = [
     (ModelConfig, {"width": 7, "num_heads": 7}, ["width=7", "even"]),
     (ModelConfig, {"source_vocab_size": 11}, ["source_vocab_size=11", "'target' or 'none'"]),
     (ModelConfig, {"pad_id": 13, "vocab_size": 13}, ["pad_id=13", "vocabulary of 13"]),
-    (ModelConfig, {"norm": "mid"}, ["norm", "'mid'", "'post' or 'pre'"]),
+    (ModelConfig, {"kv_heads": 3}, ["kv_heads=3", "num_heads=8"]),
+    (ModelConfig, {"kv_heads": 0}, ["kv_heads=0", "num_heads=8"]),
+    (ModelConfig, {"rotary_base": 0.0}, ["rotary_base=0.0", "above 0"]),
+    (ModelConfig, {"norm": "mid"}, ["norm", "'mid'", "'pre' or 'deep'"]),
     (ModelConfig, {"width": 3.5}, ["width", "3.5", "integer"]),
     (ModelConfig, {"width": "512"}, ["width", "'512'", "integer"]),
     (ModelConfig, {"width": True}, ["width", "True", "integer"]),
@@ -113,6 +120,11 @@ MISTAKES = [
     (AdamW, {"beta1": 1.0}, ["beta1=1.0", "[0, 1)"]),
     (AdamW, {"epsilon": 0.0}, ["epsilon=0.0", "above 0"]),
     (AdamW, {"weight_decay": -0.1}, ["weight_decay=-0.1", "negative"]),
+    (Adafactor, {"decay": 1.0}, ["decay=1.0", "(0, 1)"]),
+    (Adafactor, {"clip": 0.0}, ["clip=0.0", "above 0"]),
+    (Lion, {"weight_decay": -0.1}, ["weight_decay=-0.1", "negative"]),
+    (Muon, {"momentum": 1.0}, ["momentum=1.0", "[0, 1)"]),
+    (ScheduleFree, {"beta1": 0.0}, ["beta1=0.0", "(0, 1)"]),
     (PaperSchedule, {"warmup_steps": 0}, ["warmup_steps=0", "above 0"]),
     (PaperSchedule, {"scale": 0.0}, ["scale=0.0", "above 0"]),
     (Schedule, {"kind": "stairs"}, ["kind", "'stairs'", "'cosine'"]),
@@ -160,6 +172,11 @@ MISTAKES = [
         ["training.accumulation=3", "batch.rows=7"],
     ),
     (experiment, {"mesh": MeshConfig(tensor=3)}, ["mesh.tensor=3", "model.num_heads=8"]),
+    (
+        experiment,
+        {"optimizer": ScheduleFree(), "training": TrainingConfig(steps=1, average_decay=0.9)},
+        ["training.average_decay=0.9", "leave it out"],
+    ),
     (experiment, {"schedule": Adam()}, ["schedule", "'adam'", "'paper'"]),
 ]
 
@@ -211,6 +228,7 @@ def test_heads_that_do_not_divide_the_width_have_a_width_of_their_own():
         {"data": TensorflowDataset(name="wmt14_translate/fr-en", target="fr", validation=None)},
         {"optimizer": Adam(epsilon=1e-7)},
         {"optimizer": AdamW(weight_decay=1 / 3)},
+        *({"optimizer": kind()} for kind in (Adafactor, Lion, Muon, ScheduleFree)),
         {"schedule": PaperSchedule(warmup_steps=13)},
         *(
             {"schedule": Schedule(kind=kind, peak=0.1 + 0.2)}
@@ -307,6 +325,7 @@ class TestIdentity:
             "decoding.batch_size",
             "decoding.guesses",
             "init_from",
+            "prepared",
             "training.remat",
         }
 

@@ -14,7 +14,7 @@ from transformer_jax.runs import RunFolder, load_experiment
 from transformer_jax.training.loop import train
 
 FILES = sorted((Path(__file__).parent.parent / "experiments").glob("*.py"))
-SIZES = {"encoder_layers", "decoder_layers", "width", "num_heads", "head_width", "ffn_width", "vocab_size"}
+SIZES = {"encoder_layers", "decoder_layers", "width", "num_heads", "kv_heads", "head_width", "ffn_width", "vocab_size"}
 SIZES |= {"source_vocab_size", "max_positions", "pad_id", "start_id", "classes", "lora_rank"}
 
 

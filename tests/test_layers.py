@@ -144,6 +144,11 @@ class TestLayerNorm:
         y = layer_norm(replace(CONFIG, width=4)).apply(params, jnp.array([[1.0, 1, -1, -1]]))
         np.testing.assert_allclose(y, [[1, 1, 4, -2]], atol=1e-5)
 
+    def test_by_the_root_mean_square_there_is_no_mean_and_no_bias(self):
+        norm = layer_norm(replace(CONFIG, width=2, norm_type="rms"))
+        y = norm.apply({"params": {"scale": jnp.array([1.0, 2.0])}}, jnp.array([[3.0, 4.0]]))
+        np.testing.assert_allclose(y, [[3 / 12.5**0.5, 8 / 12.5**0.5]], atol=1e-5)
+
     def test_a_large_mean_does_not_cancel(self):
         params = {"params": {"scale": jnp.ones(4), "bias": jnp.zeros(4)}}
         y = layer_norm(replace(CONFIG, width=4)).apply(params, 1e4 + jnp.array([[1.0, 1, -1, -1]]))

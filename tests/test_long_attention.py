@@ -66,6 +66,14 @@ class TestInBlocks:
         np.testing.assert_array_equal(mask.sees(), mask.dense()[:, 0].any(-1))
 
 
+def test_heads_share_keys_in_blocks_as_they_do_at_once():
+    mask, query = MASKS["causal"], draw(0, B, T, 6, K)
+    key, value = draw(1, B, T, 2, K), draw(2, B, T, 2, K)
+    whole = dot_product_attention(query, key, value, mask.dense())
+    np.testing.assert_allclose(blockwise_attention(query, key, value, mask, block=4), whole, atol=1e-6)
+    assert np.abs(whole - dot_product_attention(query, key[:, :, ::-1], value, mask.dense())).max() > 0.1
+
+
 class TestDropout:
     @pytest.mark.parametrize("axis", [0, 1, 2])
     def test_a_part_is_drawn_as_it_is_within_the_whole(self, axis):
@@ -135,13 +143,17 @@ class TestChoice:
         assert flash.cudnn_takes(x, x, MASKS["self"]) == (jax.default_backend() == "gpu")
 
 
-@pytest.mark.parametrize("name", [pytest.param("cross", marks=pytest.mark.slow), "causal"])
-def test_the_kernel_of_a_tpu_is_the_reference(name):
+@pytest.mark.parametrize(
+    ("name", "heads"),
+    [("causal", (2, 1)), *(pytest.param(name, (1, 1), marks=pytest.mark.slow) for name in ("causal", "cross"))],
+)
+def test_the_kernel_of_a_tpu_is_the_reference(name, heads):
     """Interpreted: rows of segments, padding, a segment without keys, and NaN where nothing sees or is seen."""
     lengths = {"cross": ([40, 30, 58, 0], [50, 0, 60, 18]), "causal": ([40, 30, 40, 18],) * 2}[name]
     query_segments, key_segments = (jnp.repeat(jnp.array([1, 2, 3, 0]), jnp.array(n))[None] for n in lengths)
     mask = SegmentMask(query_segments, key_segments, causal=name == "causal")
-    clean = [draw(seed, 1, 128, 1, 8) for seed in range(3)]
+    queries, keys = heads
+    clean = [draw(seed, 1, 128, count, 8) for seed, count in enumerate((queries, keys, keys))]
     hidden = [~mask.sees(), mask.key == 0, mask.key == 0]
     dirty = [jnp.where(where[..., None, None], jnp.nan, x) for where, x in zip(hidden, clean, strict=True)]
 
@@ -180,10 +192,11 @@ def test_memory_grows_linearly_with_the_length_and_all_at_once_with_its_square()
 
 @pytest.mark.skipif(jax.default_backend() != "gpu", reason="needs a GPU with cuDNN")
 @pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize(
     ("queries", "keys", "causal"), [(128, 128, True), (64, 64, True), (192, 192, False), (64, 96, False)]
 )
-def test_the_kernel_of_cudnn_is_the_reference(queries, keys, causal, packed):
+def test_the_kernel_of_cudnn_is_the_reference(queries, keys, causal, groups, packed):
     """Rows of two segments, of one with padding, and of padding alone."""
 
     def segments(length):
@@ -191,7 +204,8 @@ def test_the_kernel_of_cudnn_is_the_reference(queries, keys, causal, packed):
         return one * (1 + (jnp.arange(length)[None] > length // 2) if packed else 1)
 
     mask = SegmentMask(segments(queries), segments(keys), causal=causal, packed=packed)
-    arrays = [draw(seed, 3, length, 2, 64).astype(jnp.bfloat16) for seed, length in enumerate((queries, keys, keys))]
+    sizes = (queries, 2), (keys, groups), (keys, groups)
+    arrays = [draw(seed, 3, *size, 64).astype(jnp.bfloat16) for seed, size in enumerate(sizes)]
 
     def value_and_gradients(attend):
         def loss(arrays):

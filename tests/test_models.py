@@ -90,8 +90,13 @@ class TestWhatALogitDependsOn:
 
     @pytest.mark.parametrize(
         "config",
-        [CONFIG, replace(PRE, positions="learned"), replace(PRE, positions="relative", embed_padding=True)],
-        ids=["post", "pre-learned", "pre-relative"],
+        [
+            CONFIG,
+            replace(PRE, positions="learned"),
+            replace(PRE, positions="relative", embed_padding=True),
+            replace(PRE, positions="rotary", head_width=4, kv_heads=1),
+        ],
+        ids=["post", "pre-learned", "pre-relative", "pre-rotary"],
     )
     def test_neighbours_in_a_row_change_nothing(self, config):
         sources, targets = [tokens(6, 1, 2), tokens(7, 1, 5)], [tokens(8, 1, 7), tokens(9, 1, 3)]
@@ -143,6 +148,12 @@ CACHED = {
         embedding_norm=True,
         scale_embeddings=False,
         scale_outputs=True,
+    ),
+    "pre-rotary-grouped-rms": replace(
+        PRE, positions="rotary", num_heads=4, kv_heads=2, head_width=4, query_key_norm=True, norm_type="rms"
+    ),
+    "deep-rotary-multi-query-decoder-only": replace(
+        DECODER_ONLY, norm="deep", positions="rotary", rotary_base=50.0, kv_heads=1, head_width=4
     ),
 }
 OTHERS = [replace(PRE, positions="interleaved"), replace(CONFIG, positions="halves"), replace(PRE, positions="authors")]
@@ -199,6 +210,12 @@ def cached(request):
 @pytest.mark.parametrize("config", OTHERS, ids=lambda config: f"{config.norm}-{config.positions}")
 def test_the_other_pairs_of_norm_and_positions(config):
     prefixes_are_those_of_full_decoding(Cached(config), [1, 3, 1])
+
+
+def test_a_cache_holds_the_heads_of_keys_and_values_alone():
+    cache = Cached(CACHED["pre-rotary-grouped-rms"]).start()
+    assert {layer.past.key.shape for layer in cache.layers} == {(SENTENCES * BEAMS, 2, LENGTH + 2, 4)}
+    assert {layer.memory.value.shape for layer in cache.layers} == {(SENTENCES, 2, 4, 4)}
 
 
 class TestCachedDecoding:

@@ -104,6 +104,7 @@ def test_parameters_are_born_where_the_table_says(parameters):
     ("mesh", "size"),
     [
         ({"tensor": 8}, {"num_heads": 4}),
+        ({"tensor": 8}, {"kv_heads": 4}),
         ({"tensor": 4}, {"ffn_width": 18}),
         ({"tensor": 2}, {"vocab_size": 13}),
         ({"tensor": 2}, {"source_vocab_size": 13, "share_embeddings": "none"}),

@@ -1,8 +1,8 @@
 """The encoder-decoder Transformer in JAX and Flax.
 
 Dimension letters, in annotations, einsums and sharding alike: B batch, S source length, T target length, D width,
-H heads, K channels of a head, F feed-forward width, V vocabulary, W beam width, L layers, R rows of a cache (one for
-each hypothesis, B * W).
+H heads, G heads of keys and values, K channels of a head, F feed-forward width, V vocabulary, W beam width, L layers,
+R rows of a cache (one for each hypothesis, B * W).
 
 The names below load on first use; importing the package touches no device.
 """

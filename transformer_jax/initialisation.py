@@ -1,21 +1,37 @@
 """Fresh parameters: the same bits on any mesh, each leaf born on the devices that keep it."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
+from jax.tree_util import DictKey
 from jaxtyping import Array, Key
 
 from transformer_jax.config import ModelConfig
+from transformer_jax.depth import initial_gains
 from transformer_jax.models import Parameters, Transformer
 from transformer_jax.sharding import state_shardings
 
 
 def initialise(config: ModelConfig, key: Key[Array, ""]) -> Parameters:
     """Parameters in boxes that carry logical axis names; to be traced, by `init_parameters` or a training state."""
+    return jax.tree.map_with_path(functools.partial(_scaled, config), _drawn(config, key))
+
+
+def _scaled(config: ModelConfig, path: Sequence[Any], leaf: Array) -> Array:
+    """A fresh parameter with the gain of its layer, where it is a kernel of one."""
+    keys = [entry.key for entry in path if isinstance(entry, DictKey)]
+    if keys[1:2] != ["layers"] or keys[-1] != "kernel":
+        return leaf
+    gains = initial_gains(config, keys[0], keys[-2])
+    return leaf if (gains == 1).all() else leaf * gains.reshape(-1, 1, 1)
+
+
+def _drawn(config: ModelConfig, key: Key[Array, ""]) -> Parameters:
     model = Transformer(config, unroll=1)  # the same bits, and of 6 + 6 layers XLA compiles one each
     tokens = jnp.zeros((1, 2), jnp.int32)
     if not config.decoder_layers:

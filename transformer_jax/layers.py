@@ -13,10 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from transformer_jax.attention import KeyValue, LayerCache, MultiHeadAttention, relative_bias
+from transformer_jax.attention import KeyValue, LayerCache, MultiHeadAttention, Places, Rotation
 from transformer_jax.config import ModelConfig
+from transformer_jax.depth import residual_weight
 from transformer_jax.dropout import Dropout
 from transformer_jax.masks import SegmentMask
+from transformer_jax.normalisation import layer_norm
 from transformer_jax.projection import LogitSums, Projection, vocabulary_products, vocabulary_sums
 from transformer_jax.sharding import constrain, parameter
 
@@ -75,7 +77,7 @@ def sinusoids(
 
 
 class Positions(nn.Module):
-    """Adds a vector for each position: sinusoids, or learned ones (3.5); none where positions are relative."""
+    """Adds a vector for each position: sinusoids, or learned ones (3.5); none where attention tells them apart."""
 
     config: ModelConfig
 
@@ -83,7 +85,7 @@ class Positions(nn.Module):
     def __call__(self, x: Float[Array, "B T D"], positions: Int[Array, "#B T"], length: int) -> Float[Array, "B T D"]:
         """`length` bounds the positions from above."""
         config = self.config
-        if config.positions == "relative":
+        if config.positions == "relative" or config.positions == "rotary":
             return x
         if config.positions == "learned":
             if length > config.max_positions:
@@ -142,21 +144,6 @@ class FeedForward(nn.Module):
         return project("outer", config.width, "ffn", "width")(hidden)
 
 
-def layer_norm(config: ModelConfig, name: str | None = None) -> nn.LayerNorm | nn.RMSNorm:
-    """Normalisation over the channels, of layers or by their root mean square; mean and variance in float32."""
-    scale = nn.with_logical_partitioning(nn.initializers.ones, ("width",))
-    if config.norm_type == "rms":
-        return nn.RMSNorm(epsilon=config.norm_epsilon, dtype=config.dtype, scale_init=scale, name=name)
-    return nn.LayerNorm(
-        epsilon=config.norm_epsilon,
-        dtype=config.dtype,
-        use_fast_variance=False,  # E[x^2] - E[x]^2 cancels where the mean is large
-        scale_init=scale,
-        bias_init=nn.with_logical_partitioning(nn.initializers.zeros, ("width",)),
-        name=name,
-    )
-
-
 class OutputHead(nn.Module):
     """A projection, the activation and a normalisation between the features and the logits, as BERT has them."""
 
@@ -186,9 +173,13 @@ class ClassHead(nn.Module):
 
 
 class Sublayer(nn.Module):
-    """The frame around every sublayer (3.1, 5.4): LayerNorm(x + Dropout(f(x))), or x + Dropout(f(LayerNorm(x)))."""
+    """The frame around every sublayer (3.1, 5.4): LayerNorm(x + Dropout(f(x))), or x + Dropout(f(LayerNorm(x))).
+
+    DeepNorm (Wang et al., 2022) is the first of the two with a weight on x.
+    """
 
     config: ModelConfig
+    residual: float = 1.0  # how many times x counts in a sum that is normalised
 
     def setup(self) -> None:
         """One normalisation, one dropout."""
@@ -207,6 +198,7 @@ class Sublayer(nn.Module):
             output, extra = function(self.norm(x))
             return x + self.dropout(output, deterministic=deterministic), extra
         output, extra = function(x)
+        x = self.residual * x if self.config.norm == "deep" else x
         return self.norm(x + self.dropout(output, deterministic=deterministic)), extra
 
 
@@ -217,9 +209,10 @@ class EncoderLayer(nn.Module):
 
     def setup(self) -> None:
         """Two sublayers, each in its frame."""
+        frame = functools.partial(Sublayer, self.config, residual_weight(self.config, "encoder"))
         self.self_attention = MultiHeadAttention(self.config)
         self.feed_forward = FeedForward(self.config)
-        self.self_attention_frame, self.feed_forward_frame = Sublayer(self.config), Sublayer(self.config)
+        self.self_attention_frame, self.feed_forward_frame = frame(), frame()
 
     def __call__(
         self,
@@ -227,13 +220,14 @@ class EncoderLayer(nn.Module):
         mask: Bool[Array, "#B 1 #S S"] | SegmentMask | None = None,
         deterministic: bool = True,
         return_attention: bool = False,
-        relative: Float[Array, "buckets H"] | None = None,
+        places: Places | None = None,
     ) -> tuple[Float[Array, "B S D"], Float[Array, "B H S S"] | None]:
         """Returns the output, and the attention weights where they are wanted."""
         flags = {"deterministic": deterministic, "return_weights": return_attention}
-        bias = _bias_within(self.config, relative, x.shape[1], both_ways=True)
+        places = Places() if places is None else places
+        bias = places.bias(self.config, x.shape[1], both_ways=True)
         x, weights = self.self_attention_frame(
-            x, lambda y: self.self_attention(y, y, mask, bias, **flags), deterministic=deterministic
+            x, lambda y: self.self_attention(y, y, mask, bias, places.rotation, **flags), deterministic=deterministic
         )
         x, _ = self.feed_forward_frame(
             x, lambda y: (self.feed_forward(y, deterministic=deterministic), None), deterministic=deterministic
@@ -259,12 +253,13 @@ class DecoderLayer(nn.Module):
 
     def setup(self) -> None:
         """Three sublayers, each in its frame."""
+        frame = functools.partial(Sublayer, self.config, residual_weight(self.config, "decoder"))
         self.self_attention = MultiHeadAttention(self.config)
         self.feed_forward = FeedForward(self.config)
-        self.self_attention_frame, self.feed_forward_frame = Sublayer(self.config), Sublayer(self.config)
+        self.self_attention_frame, self.feed_forward_frame = frame(), frame()
         if self.config.encoder_layers:
             self.cross_attention = MultiHeadAttention(self.config)
-            self.cross_attention_frame = Sublayer(self.config)
+            self.cross_attention_frame = frame()
 
     def __call__(
         self,
@@ -274,20 +269,22 @@ class DecoderLayer(nn.Module):
         cross_mask: Bool[Array, "#B 1 #T S"] | SegmentMask | None = None,
         deterministic: bool = True,
         return_attention: bool = False,
-        relative: Float[Array, "buckets H"] | None = None,
+        places: Places | None = None,
     ) -> tuple[Float[Array, "B T D"], DecoderAttention | None]:
         """Returns the output, and the attention weights where they are wanted."""
         flags = {"deterministic": deterministic, "return_weights": return_attention}
-        bias = _bias_within(self.config, relative, x.shape[1], both_ways=False)
+        places = Places() if places is None else places
+        bias = places.bias(self.config, x.shape[1], both_ways=False)
+
+        def attend_within(y: Float[Array, "B T D"]) -> tuple[Array, Array | None]:
+            return self.self_attention(y, y, self_mask, bias, places.rotation, **flags)
 
         def attend_to_memory(y: Float[Array, "B T D"]) -> tuple[Array, Array | None]:
             if memory is None:
                 raise ValueError("memory is None: this decoder attends to the output of an encoder")
-            return self.cross_attention(y, memory, cross_mask, None, **flags)
+            return self.cross_attention(y, memory, cross_mask, None, None, **flags)
 
-        x, own, cross = self._sublayers(
-            x, lambda y: self.self_attention(y, y, self_mask, bias, **flags), attend_to_memory, deterministic
-        )
+        x, own, cross = self._sublayers(x, attend_within, attend_to_memory, deterministic)
         return x, DecoderAttention(own, cross) if return_attention else None
 
     def step(
@@ -299,12 +296,15 @@ class DecoderLayer(nn.Module):
         memory_mask: Bool[Array, "B 1 1 S"] | None,
         return_attention: bool = False,
         self_bias: Float[Array, "R H T C"] | None = None,
+        rotation: Rotation | None = None,
     ) -> tuple[Float[Array, "R T D"], LayerCache, DecoderAttention | None]:
         """The next T positions of R rows whose past lies in the cache; returns the cache with them written behind."""
 
         def attend_to_past(y: Float[Array, "R T D"]) -> tuple[Array, tuple[Array | None, KeyValue]]:
-            past = cache.past.write(self.self_attention.keys_values(y), lengths)
-            output, weights = self.self_attention(y, past, self_mask, self_bias, return_weights=return_attention)
+            past = cache.past.write(self.self_attention.keys_values(y, rotation), lengths)
+            output, weights = self.self_attention(
+                y, past, self_mask, self_bias, rotation, return_weights=return_attention
+            )
             return output, (weights, past)
 
         def attend_to_memory(y: Float[Array, "R T D"]) -> tuple[Array, Array | None]:
@@ -340,13 +340,3 @@ class DecoderLayer(nn.Module):
             x, lambda y: (self.feed_forward(y, deterministic=deterministic), None), deterministic=deterministic
         )
         return x, own, cross
-
-
-def _bias_within(
-    config: ModelConfig, relative: Float[Array, "buckets H"] | None, length: int, *, both_ways: bool
-) -> Float[Array, "1 H {length} {length}"] | None:
-    """The relative bias of a row on itself, by places: the sentences in it lie each in one piece."""
-    if relative is None:
-        return None
-    places = jnp.arange(length)
-    return relative_bias(relative, places[None], places, config.relative_distance, both_ways=both_ways)

@@ -10,8 +10,9 @@ from jaxtyping import Array, Float, Int
 from transformer_jax.attention import Cache
 from transformer_jax.config import ModelConfig
 from transformer_jax.dropout import Dropout
-from transformer_jax.layers import ClassHead, DecoderAttention, Embedding, OutputHead, Positions, TokenTypes, layer_norm
+from transformer_jax.layers import ClassHead, DecoderAttention, Embedding, OutputHead, Positions, TokenTypes
 from transformer_jax.masks import SegmentMask
+from transformer_jax.normalisation import layer_norm
 from transformer_jax.projection import LogitSums, VocabularyProjection
 from transformer_jax.sharding import parameter
 from transformer_jax.sizes import Size
@@ -127,7 +128,7 @@ class Transformer(nn.Module):
             x = self.source_norm(x)
         x = self.dropout(x, deterministic=deterministic)
         mask = SegmentMask(segments, segments, packed=packed)
-        return self.encoder(x, mask, deterministic=deterministic, return_attention=return_attention)
+        return self.encoder(x, mask, positions, deterministic=deterministic, return_attention=return_attention)
 
     def decode(
         self,
@@ -171,7 +172,7 @@ class Transformer(nn.Module):
         positions = jnp.arange(tokens.shape[1])[None] if positions is None else positions
         x = self.dropout(self._embed_target(tokens, positions, tokens.shape[1]), deterministic=deterministic)
         return self.decoder(
-            x, memory, self_mask, cross_mask, deterministic=deterministic, return_attention=return_attention
+            x, memory, self_mask, cross_mask, positions, deterministic=deterministic, return_attention=return_attention
         )
 
     def start_cache(

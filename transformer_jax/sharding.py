@@ -27,6 +27,7 @@ AXIS_RULES = (
     ("vocab", "tensor"),
     ("width", "fsdp"),
     ("heads", "tensor"),
+    ("channels", None),
     ("ffn", "tensor"),
     ("positions", None),
     ("buckets", None),
@@ -85,6 +86,7 @@ def check_mesh(mesh: Mesh, model: ModelConfig) -> None:
     """
     sizes = {
         "num_heads": (model.num_heads, "tensor"),
+        "kv_heads": (model.key_value_heads, "tensor"),
         "ffn_width": (model.ffn_width, "tensor"),
         "vocab_size": (model.vocab_size, "tensor"),
         "source_vocab_size": (model.source_vocab_size or model.vocab_size, "tensor"),
@@ -143,8 +145,25 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def state_shardings(abstract_state: Any, mesh: Mesh) -> Any:
-    """A NamedSharding for every leaf of an abstract state whose parameters carry logical axis names."""
-    return nn.logical_to_mesh_sharding(nn.get_partition_spec(abstract_state), mesh, AXIS_RULES)
+    """A NamedSharding for every leaf of an abstract state whose parameters carry logical axis names.
+
+    What an optimizer keeps of a parameter without all of its axes, as factored moments, is whole on every device: it
+    is small.
+    """
+
+    def is_box(node: Any) -> bool:
+        return isinstance(node, nn.LogicallyPartitioned)
+
+    def named(node: Any) -> Any:
+        if not is_box(node):
+            return node
+        if not jax.tree.leaves(node.value):  # of a parameter that a part of the optimizer passes over
+            return node.value
+        complete = node.value.ndim == len(node.names) and node.value.size > 1
+        return node if complete else node.replace(names=(None,) * node.value.ndim)
+
+    named_state = jax.tree.map(named, abstract_state, is_leaf=is_box)
+    return nn.logical_to_mesh_sharding(nn.get_partition_spec(named_state), mesh, AXIS_RULES)
 
 
 def on_mesh(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:

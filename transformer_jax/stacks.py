@@ -9,10 +9,19 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from transformer_jax import masks
-from transformer_jax.attention import Cache, KeyValue, LayerCache, RelativePositions, relative_bias
+from transformer_jax.attention import (
+    Cache,
+    KeyValue,
+    LayerCache,
+    Places,
+    RelativePositions,
+    relative_bias,
+    rotation_of,
+)
 from transformer_jax.config import ModelConfig
-from transformer_jax.layers import DecoderAttention, DecoderLayer, EncoderLayer, layer_norm
+from transformer_jax.layers import DecoderAttention, DecoderLayer, EncoderLayer
 from transformer_jax.masks import SegmentMask
+from transformer_jax.normalisation import layer_norm
 from transformer_jax.sizes import Size
 
 Remat: TypeAlias = Literal["none", "full", "products"]  # what a layer computes again in the backward pass
@@ -33,7 +42,7 @@ def _stack(
 ) -> nn.Module:
     """`depth` layers run one after the other, their parameters stacked on a leading axis "layers".
 
-    A layer is called with x and so many `arguments`, of which the last three are two flags and its own relative biases.
+    A layer is called with x and so many `arguments`, of which the last three are two flags and its places.
     """
     if remat != "none":
         policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if remat == "products" else None
@@ -72,13 +81,15 @@ class Encoder(nn.Module):
         self,
         x: Float[Array, "B S D"],
         mask: Bool[Array, "#B 1 #S S"] | SegmentMask | None = None,
+        positions: Int[Array, "#B S"] | None = None,
         *,
         deterministic: bool = True,
         return_attention: bool = False,
     ) -> tuple[Float[Array, "B S D"], Float[Array, "L B H S S"] | None]:
-        """Embedded tokens to the memory, and attention weights where they are wanted."""
+        """Embedded tokens to the memory, and attention weights where they are wanted; positions count from 0."""
         relative = self.relative() if self.config.positions == "relative" else None
-        x, weights = self.layers(x, mask, deterministic, return_attention, relative)
+        places = Places(relative, rotation_of(self.config, positions, x.shape[1]))
+        x, weights = self.layers(x, mask, deterministic, return_attention, places)
         return (self.norm(x) if self.config.norm == "pre" else x), weights
 
 
@@ -109,13 +120,15 @@ class Decoder(nn.Module):
         memory: Float[Array, "B S D"] | None = None,
         self_mask: Bool[Array, "#B 1 T T"] | SegmentMask | None = None,
         cross_mask: Bool[Array, "#B 1 #T S"] | SegmentMask | None = None,
+        positions: Int[Array, "#B T"] | None = None,
         *,
         deterministic: bool = True,
         return_attention: bool = False,
     ) -> tuple[Float[Array, "B T D"], DecoderAttention | None]:
         """Embedded tokens and the memory to features, and attention weights where they are wanted."""
         relative = self.relative() if self.config.positions == "relative" else None
-        x, weights = self.layers(x, memory, self_mask, cross_mask, deterministic, return_attention, relative)
+        places = Places(relative, rotation_of(self.config, positions, x.shape[1]))
+        x, weights = self.layers(x, memory, self_mask, cross_mask, deterministic, return_attention, places)
         return (self.norm(x) if self.config.norm == "pre" else x), weights
 
     def step(
@@ -123,10 +136,11 @@ class Decoder(nn.Module):
     ) -> tuple[Float[Array, "R T D"], Cache, DecoderAttention | None]:
         """The next T positions of every row of the cache, which is returned with them written behind."""
         mask = masks.cache_mask(positions, cache.capacity)
+        rotation = rotation_of(self.config, positions, x.shape[1])
         layers, weights = [], []
         for layer, layer_cache, bias in zip(self.layer, cache.layers, self._biases(positions, cache), strict=True):
             x, written, layer_weights = layer.step(
-                x, layer_cache, cache.lengths, mask, cache.memory_mask, return_attention, bias
+                x, layer_cache, cache.lengths, mask, cache.memory_mask, return_attention, bias, rotation
             )
             layers.append(written)
             weights.append(layer_weights)
@@ -149,7 +163,7 @@ class Decoder(nn.Module):
         capacity: int,
     ) -> Cache:
         """An empty cache for `rows` hypotheses of up to `capacity` tokens over B sentences."""
-        shape = (rows, self.config.num_heads, capacity, self.config.channels)
+        shape = (rows, self.config.key_value_heads, capacity, self.config.channels)
         empty = KeyValue(*(jnp.zeros(shape, self.config.dtype) for _ in range(2)))
         # Behind a barrier, or XLA moves what it can of making them into the loop over steps, to be done at each.
         kept = [

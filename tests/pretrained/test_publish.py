@@ -65,6 +65,10 @@ def test_another_epsilon_changes_little():
     [
         ({"positions": "learned"}, "model.positions='learned': Marian and Pegasus, .* have 'interleaved' or 'halves'"),
         ({"gated": True}, "model.gated=True"),
+        ({"positions": "rotary"}, "model.positions='rotary'"),
+        ({"norm": "deep"}, "model.norm='deep': Marian and Pegasus, .* have 'post' or 'pre'"),
+        ({"query_key_norm": True}, "model.query_key_norm=True"),
+        ({"kv_heads": 1}, "model.kv_heads=1: Marian and Pegasus, .* have None or 5"),
         ({"share_embeddings": "none"}, "model.share_embeddings='none'"),
         ({"encoder_layers": 0}, "an encoder and a decoder"),
         ({"head_width": 3}, "model.head_width=3: Marian and Pegasus have width / num_heads"),

@@ -13,6 +13,7 @@ from transformer_jax.config import (
     Experiment,
     ModelConfig,
     Numerals,
+    ScheduleFree,
     TokenizerConfig,
     TrainingConfig,
     to_json,
@@ -118,8 +119,13 @@ class TestAverage:
         assert [(member.run, member.step) for member in returned] == expected
         assert members(tmp_path / "out") == expected
 
-    def test_takes_what_is_evaluated(self, make_run, tmp_path, mesh):
-        moving = dataclasses.replace(EXPERIMENT, training=TrainingConfig(steps=11, average_decay=0.5))
+    @pytest.mark.parametrize(
+        "fields",
+        [{"training": TrainingConfig(steps=11, average_decay=0.5)}, {"optimizer": ScheduleFree()}],
+        ids=["moving", "schedule-free"],
+    )
+    def test_takes_what_is_evaluated(self, fields, make_run, tmp_path, mesh):
+        moving = dataclasses.replace(EXPERIMENT, **fields)
         run = make_run(tmp_path / "run", {2: (3.0, None), 5: (5.0, None)}, experiment=moving, item="average")
         average([run], tmp_path / "out", by="newest", count=2)
         assert averaged_value(tmp_path / "out", mesh) == (4.0, 5)

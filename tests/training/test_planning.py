@@ -83,7 +83,9 @@ class TestCounts:
         expected = step_flops(model, experiment.batch)
         assert traced_flops(experiment, MESH) == pytest.approx(expected, rel=0.02)
 
-    @pytest.mark.parametrize("parts", [{}, {"gated": True, "head_width": 3, "encoder_layers": 2}], ids=str)
+    @pytest.mark.parametrize(
+        "parts", [{}, {"gated": True, "num_heads": 4, "kv_heads": 2, "encoder_layers": 2, "head_width": 3}], ids=str
+    )
     def test_operations_by_formula_are_those_that_are_traced(self, parts):
         experiment = replace(EXPERIMENT, model=replace(MODEL, **parts))
         assert planning.step_operations(experiment) == pytest.approx(traced_flops(experiment, MESH), rel=0.02)

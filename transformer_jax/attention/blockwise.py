@@ -15,8 +15,8 @@ BLOCK = 256  # queries
 
 def blockwise_attention(
     query: Float[Array, "B T H K"],
-    key: Float[Array, "B S H K"],
-    value: Float[Array, "B S H K"],
+    key: Float[Array, "B S G K"],
+    value: Float[Array, "B S G K"],
     mask: SegmentMask,
     drop: Callable[[Float[Array, "B H t S"], Int[Array, ""]], Array] | None = None,
     block: int = BLOCK,

@@ -15,8 +15,8 @@ class KeyValue:
     Those of a head lie side by side, as products with queries read them: a step need not rearrange all it ever kept.
     """
 
-    key: Float[Array, "B H S K"]
-    value: Float[Array, "B H S K"]
+    key: Float[Array, "B G S K"]
+    value: Float[Array, "B G S K"]
 
     @property
     def length(self) -> int:
@@ -24,9 +24,9 @@ class KeyValue:
         return self.key.shape[2]
 
     def write(self, new: "KeyValue", lengths: Int[Array, " B"]) -> "KeyValue":
-        """Writes T new entries [B H T K] behind the `lengths` entries that each row holds."""
+        """Writes T new entries [B G T K] behind the `lengths` entries that each row holds."""
 
-        def put(row: Float[Array, "H S K"], entries: Float[Array, "H T K"], start: Int[Array, ""]) -> Array:
+        def put(row: Float[Array, "G S K"], entries: Float[Array, "G T K"], start: Int[Array, ""]) -> Array:
             return jax.lax.dynamic_update_slice_in_dim(row, entries.astype(row.dtype), start, axis=1)
 
         return jax.tree.map(lambda cache, entries: jax.vmap(put)(cache, entries, lengths), self, new)

@@ -1,15 +1,20 @@
-"""Scaled dot-product attention (3.2.1) as free functions; all weights at once."""
+"""Scaled dot-product attention (3.2.1) as free functions; all weights at once.
+
+Keys and values may have fewer heads than queries, G instead of H: each serves H / G heads of queries that lie side by
+side (Ainslie et al., 2023), and is never repeated for them.
+"""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Shaped
 
 
 def attention_weights(
     query: Float[Array, "B T H K"],
-    key: Float[Array, "B S H K"],
+    key: Float[Array, "B S G K"],
     mask: Bool[Array, "#B #H #T S"] | None = None,
     bias: Float[Array, "#B #H #T S"] | None = None,
     scale: float | None = None,
@@ -25,7 +30,7 @@ def attention_weights(
     """
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     exact = jnp.promote_types(query.dtype, jnp.float32)
-    logits = jnp.einsum("BTHK,BSHK->BHTS", query * scale, key, preferred_element_type=exact)
+    logits = _products(query * scale, key, exact)
     if bias is not None:
         logits = logits + bias
     if mask is None:
@@ -34,16 +39,36 @@ def attention_weights(
     return jnp.where(mask, weights, 0.0)
 
 
-def mix_values(weights: Float[Array, "B H T S"], value: Float[Array, "B S H K"]) -> Float[Array, "B T H K"]:
+def _products(query: Float[Array, "B T H K"], key: Float[Array, "B S G K"], exact: Any) -> Float[Array, "B H T S"]:
+    heads, groups = query.shape[2], key.shape[2]
+    if heads == groups:
+        return jnp.einsum("BTHK,BSHK->BHTS", query, key, preferred_element_type=exact)
+    grouped = query.reshape(*query.shape[:2], groups, heads // groups, query.shape[3])
+    products = jnp.einsum("BTGhK,BSGK->BGhTS", grouped, key, preferred_element_type=exact)
+    return products.reshape(query.shape[0], heads, *products.shape[3:])
+
+
+def mix_values(weights: Float[Array, "B H T S"], value: Float[Array, "B S G K"]) -> Float[Array, "B T H K"]:
     """The values, summed by their weights for each query and head."""
     # Straight to BTHK, einsum makes a product of value and weights, which XLA on a CPU takes up to 7 times as long for.
-    return jnp.einsum("BHTS,BSHK->BHTK", weights.astype(value.dtype), value).swapaxes(1, 2)
+    weights, heads, groups = weights.astype(value.dtype), weights.shape[1], value.shape[2]
+    if heads == groups:
+        return jnp.einsum("BHTS,BSHK->BHTK", weights, value).swapaxes(1, 2)
+    grouped = weights.reshape(weights.shape[0], groups, heads // groups, *weights.shape[2:])
+    mixed = jnp.einsum("BGhTS,BSGK->BGhTK", grouped, value)
+    return mixed.reshape(weights.shape[0], heads, *mixed.shape[3:]).swapaxes(1, 2)
+
+
+def for_each_head(x: Shaped[Array, "..."], heads: int, axis: int) -> Shaped[Array, "..."]:
+    """What keys or values have, repeated for all heads of queries that they serve."""
+    groups = x.shape[axis]
+    return x if groups == heads else jnp.repeat(x, heads // groups, axis)
 
 
 def dot_product_attention(
     query: Float[Array, "B T H K"],
-    key: Float[Array, "B S H K"],
-    value: Float[Array, "B S H K"],
+    key: Float[Array, "B S G K"],
+    value: Float[Array, "B S G K"],
     mask: Bool[Array, "#B #H #T S"] | None = None,
     bias: Float[Array, "#B #H #T S"] | None = None,
     scale: float | None = None,
@@ -70,8 +95,8 @@ def dot_product_attention(
 
 def shield(
     query: Float[Array, "B T H K"],
-    key: Float[Array, "B S H K"],
-    value: Float[Array, "B S H K"],
+    key: Float[Array, "B S G K"],
+    value: Float[Array, "B S G K"],
     mask: Bool[Array, "#B #H #T S"] | None,
     bias: Float[Array, "#B #H #T S"] | None,
 ) -> tuple[Array, Array, Array, Array | None]:
@@ -82,9 +107,10 @@ def shield(
     """
     if mask is None:
         return query, key, value, bias
-    finite = jnp.isfinite(key).all(-1) & jnp.isfinite(value).all(-1)  # -> [B S H]
+    finite = jnp.isfinite(key).all(-1) & jnp.isfinite(value).all(-1)  # -> [B S G]
     key, value = (jnp.where(finite[..., None], x, 0) for x in (key, value))
     sees = jnp.swapaxes(mask.any(-1), 1, 2)[..., None]  # -> [B T H 1]
     query = jnp.where(sees, query, 0)
-    poison = jnp.where(finite, 0.0, jnp.nan).swapaxes(1, 2)[:, :, None]  # -> [B H 1 S]
+    poison = jnp.where(finite, 0.0, jnp.nan).swapaxes(1, 2)[:, :, None]  # -> [B G 1 S]
+    poison = for_each_head(poison, query.shape[2], axis=1)  # -> [B H 1 S]
     return query, key, value, poison if bias is None else bias + poison

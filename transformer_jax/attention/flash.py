@@ -8,20 +8,21 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from transformer_jax import sharding
+from transformer_jax.attention.dot_product import for_each_head
 from transformer_jax.masks import SegmentMask, segment_mask
 
 PACKED = 512  # queries of packed rows that cuDNN is given
 TPU_BLOCKS = (512, 256, 128)  # queries and keys of a block: the largest that divides the lengths
 
 
-def cudnn_takes(query: Float[Array, "B T H K"], key: Float[Array, "B S H K"], mask: SegmentMask) -> bool:
+def cudnn_takes(query: Float[Array, "B T H K"], key: Float[Array, "B S G K"], mask: SegmentMask) -> bool:
     """Whether cuDNN is there, and has a kernel for these: half precision, even lengths, channels in eights to 128.
 
     Of packed rows it reads a mask, whose memory grows with the square of the length: not of long ones.
     """
     device = jax.devices()[0]
     capability = re.fullmatch(r"\d+\.\d+", str(getattr(device, "compute_capability", "")))  # AMD's are others
-    if device.platform != "gpu" or capability is None or float(capability.group()) < 8 or not _shared(query):
+    if device.platform != "gpu" or capability is None or float(capability.group()) < 8 or not _shared(query, key):
         return False
     half, channels = query.dtype in (jnp.bfloat16, jnp.float16), query.shape[-1]
     fits = channels % 8 == 0 and channels <= 128 and not (query.shape[1] | key.shape[1]) % 2
@@ -29,7 +30,7 @@ def cudnn_takes(query: Float[Array, "B T H K"], key: Float[Array, "B S H K"], ma
 
 
 def cudnn_attention(
-    query: Float[Array, "B T H K"], key: Float[Array, "B S H K"], value: Float[Array, "B S H K"], mask: SegmentMask
+    query: Float[Array, "B T H K"], key: Float[Array, "B S G K"], value: Float[Array, "B S G K"], mask: SegmentMask
 ) -> Float[Array, "B T H K"]:
     """`dot_product_attention` by cuDNN; of one segment a row by lengths, its fastest form, else by a mask."""
     sees = mask.sees()
@@ -46,21 +47,22 @@ def cudnn_attention(
     return jnp.where(sees[..., None, None], output, 0)
 
 
-def tpu_takes(query: Float[Array, "B T H K"], key: Float[Array, "B S H K"]) -> bool:
+def tpu_takes(query: Float[Array, "B T H K"], key: Float[Array, "B S G K"]) -> bool:
     """Whether the kernel has blocks for these lengths and channels, and a mesh of ours says which device runs what."""
     lengths, channels = query.shape[1] | key.shape[1], query.shape[-1]
     fits = not lengths % TPU_BLOCKS[-1] and (channels <= 128 or not channels % 128)
-    return fits and sharding.is_ours() and _shared(query) and not jax.config.read("jax_enable_x64")
+    return fits and sharding.is_ours() and _shared(query, key) and not jax.config.read("jax_enable_x64")
 
 
-def _shared(query: Float[Array, "B T H K"]) -> bool:
+def _shared(query: Float[Array, "B T H K"], key: Float[Array, "B S G K"]) -> bool:
     """Whether the devices share rows and heads evenly; not so of a program for any number of rows."""
-    rows, _, heads, _ = query.shape
-    return isinstance(rows, int) and not (rows % sharding.pieces("batch") or heads % sharding.pieces("heads"))
+    rows, devices = query.shape[0], sharding.pieces("heads")
+    heads = query.shape[2] % devices or key.shape[2] % devices
+    return isinstance(rows, int) and not (rows % sharding.pieces("batch") or heads)
 
 
 def tpu_attention(
-    query: Float[Array, "B T H K"], key: Float[Array, "B S H K"], value: Float[Array, "B S H K"], mask: SegmentMask
+    query: Float[Array, "B T H K"], key: Float[Array, "B S G K"], value: Float[Array, "B S G K"], mask: SegmentMask
 ) -> Float[Array, "B T H K"]:
     """`dot_product_attention` by Pallas' kernel, on each device for its rows and heads."""
     from jax.experimental.pallas.ops.tpu import flash_attention as pallas
@@ -81,6 +83,7 @@ def tpu_attention(
     )
 
     def attend(query: Array, key: Array, value: Array, query_segments: Array, key_segments: Array) -> Array:
+        key, value = (for_each_head(x, query.shape[2], axis=2) for x in (key, value))  # it knows no groups
         return pallas.flash_attention(
             *(x.swapaxes(1, 2) for x in (query, key, value)),
             segment_ids=pallas.SegmentIds(query_segments, key_segments),
@@ -101,8 +104,8 @@ def _shielded(
     mask: SegmentMask,
     sees: Bool[Array, "B T"],
     query: Float[Array, "B T H K"],
-    key: Float[Array, "B S H K"],
-    value: Float[Array, "B S H K"],
+    key: Float[Array, "B S G K"],
+    value: Float[Array, "B S G K"],
 ) -> tuple[Array, Array, Array]:
     """Zeros where nothing sees or is seen, so that no NaN comes from there, nor goes there with a gradient."""
     seen = (mask.key > 0)[..., None, None]

@@ -19,8 +19,8 @@ WHOLE = 512
 
 def segment_attention(
     query: Float[Array, "B T H K"],
-    key: Float[Array, "B S H K"],
-    value: Float[Array, "B S H K"],
+    key: Float[Array, "B S G K"],
+    value: Float[Array, "B S G K"],
     mask: SegmentMask,
     rate: float = 0.0,
     dropout_key: Key[Array, ""] | None = None,

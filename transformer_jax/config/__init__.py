@@ -24,6 +24,18 @@ from transformer_jax.config.objectives import (
     SpanCorruption,
     Translation,
 )
+from transformer_jax.config.optimizer import (
+    Adafactor,
+    Adam,
+    AdamW,
+    Lion,
+    Muon,
+    OptimizerConfig,
+    PaperSchedule,
+    Schedule,
+    ScheduleConfig,
+    ScheduleFree,
+)
 from transformer_jax.config.sources import (
     DataConfig,
     HuggingFaceDataset,
@@ -37,19 +49,14 @@ from transformer_jax.config.sources import (
     TsvFiles,
 )
 from transformer_jax.config.training import (
-    Adam,
-    AdamW,
     CheckpointConfig,
     EvaluationConfig,
-    OptimizerConfig,
-    PaperSchedule,
-    Schedule,
-    ScheduleConfig,
     StabilityConfig,
     TrainingConfig,
 )
 
 __all__ = [
+    "Adafactor",
     "Adam",
     "AdamW",
     "BatchConfig",
@@ -65,11 +72,13 @@ __all__ = [
     "FinetuningConfig",
     "HuggingFaceDataset",
     "JsonLines",
+    "Lion",
     "LoggingConfig",
     "MaskedLanguageModel",
     "MeshConfig",
     "MixtureConfig",
     "ModelConfig",
+    "Muon",
     "Numerals",
     "ObjectiveConfig",
     "OptimizerConfig",
@@ -81,6 +90,7 @@ __all__ = [
     "ProcessesConfig",
     "Schedule",
     "ScheduleConfig",
+    "ScheduleFree",
     "SpanCorruption",
     "StabilityConfig",
     "Task",

@@ -10,8 +10,9 @@ from transformer_jax.config.machine import LoggingConfig, MeshConfig
 from transformer_jax.config.mixture import MixtureConfig
 from transformer_jax.config.model import ModelConfig
 from transformer_jax.config.objectives import CausalLanguageModel, Classification, ObjectiveConfig, Translation
+from transformer_jax.config.optimizer import PaperSchedule, ScheduleConfig
 from transformer_jax.config.sources import Numerals
-from transformer_jax.config.training import CheckpointConfig, PaperSchedule, ScheduleConfig
+from transformer_jax.config.training import CheckpointConfig
 
 STEPS = 3
 LENGTH = 64  # tokens of a row; no number takes more, in any vocabulary
@@ -83,6 +84,7 @@ def _model(model: ModelConfig, classifies: bool) -> ModelConfig:
         width=32,
         num_heads=4,
         head_width=None,
+        kv_heads=None if model.kv_heads is None else 2,
         ffn_width=64,
         vocab_size=VOCABULARY,
         source_vocab_size=None if model.source_vocab_size is None else VOCABULARY,

@@ -12,14 +12,11 @@ from transformer_jax.config.machine import LoggingConfig, MeshConfig, ProcessesC
 from transformer_jax.config.mixture import MixtureConfig
 from transformer_jax.config.model import ModelConfig
 from transformer_jax.config.objectives import Classification, ObjectiveConfig, Translation
+from transformer_jax.config.optimizer import Adam, OptimizerConfig, PaperSchedule, ScheduleConfig, ScheduleFree
 from transformer_jax.config.sources import DataConfig
 from transformer_jax.config.training import (
-    Adam,
     CheckpointConfig,
     EvaluationConfig,
-    OptimizerConfig,
-    PaperSchedule,
-    ScheduleConfig,
     StabilityConfig,
     TrainingConfig,
 )
@@ -59,6 +56,10 @@ class Experiment:
         scores = {"bleu": ("translation",), "chrf": ("translation",), "accuracy": ("masked", "classification")}
         metric, kind = self.evaluation.metric, self.objective.kind
         require(kind in scores.get(metric, (kind,)), f"evaluation.metric={metric!r}: objective.kind={kind!r} has none")
+        require(
+            self.training.average_decay is None or not isinstance(self.optimizer, ScheduleFree),
+            f"training.average_decay={self.training.average_decay}: schedule_free has a mean of its own; leave it out",
+        )
         joint = self.tokenizer.joint or self.init_from is not None  # then the tokenizers are those of the checkpoint
         require(
             joint or model.share_embeddings in ("target", "none"),

@@ -15,6 +15,7 @@ class ModelConfig:
     decoder_layers: int = 6  # N of the decoder; 0 makes an encoder-only model
     width: int = 512  # d_model
     num_heads: int = 8  # h
+    kv_heads: int | None = None  # heads of keys and values, each for a group of heads; None is num_heads
     head_width: int | None = None  # d_k = d_v; None is width // num_heads
     ffn_width: int = 2048  # d_ff
     vocab_size: int = 37_000  # of the target, and of the source where the two are one
@@ -26,17 +27,21 @@ class ModelConfig:
     ffn_bias: bool = True  # biases in the feed-forward network
     attention_bias: bool = False  # biases on the four projections of attention
     scale_attention: bool = True  # products of queries and keys by 1 / sqrt(d_k)
-    norm: Literal["post", "pre"] = "post"  # post as published; pre for depth and easy training
+    query_key_norm: bool = False  # normalisation of the queries and keys of each head
+    norm: Literal["post", "pre", "deep"] = (
+        "post"  # post as published; pre for depth and easy training; deep: post with constants for great depth
+    )
     norm_type: Literal["layer", "rms"] = "layer"  # rms: divided by the root of the mean square, no mean, no bias
     norm_epsilon: float = 1e-6  # added to the variance
-    positions: Literal["interleaved", "halves", "authors", "learned", "relative"] = (
-        "interleaved"  # halves: sines, then cosines; authors: halves by their code; relative: biases by distance
+    positions: Literal["interleaved", "halves", "authors", "learned", "relative", "rotary"] = (
+        "interleaved"  # halves: sines, then cosines; authors: halves by their code; relative: biases; rotary: angles
     )
     position_offset: int = 0  # the number of the first position
     max_positions: int = 1024  # learned positions that there are, from the first on; the others have no limit
     relative_buckets: int = 32  # of distances that share a bias
     relative_distance: int = 128  # from which on all distances share one
     relative_per_layer: bool = False  # every layer has biases of its own
+    rotary_base: float = 10_000.0  # of rotary positions: 2 pi times it is about the longest wavelength
     token_types: int = 0  # kinds of source tokens, each with a vector that is added; 0 is none
     share_embeddings: Literal["all", "target", "inputs", "none"] = (
         "all"  # all: source, target and output are one matrix; target: target and output; inputs: source and target
@@ -57,10 +62,12 @@ class ModelConfig:
     lora_rank: int = 0  # rank of the adapters beside kernels, which alone are trained then; 0 is none
     lora_alpha: float = 16.0  # what adapters give counts lora_alpha / lora_rank times
     lora_on: tuple[Projected, ...] = ("query", "value")  # the projections that have adapters
+    initialisation: Literal["glorot", "depth_scaled"] = "glorot"  # depth_scaled: by 1 / sqrt(l) in the l-th layer
     dtype: Literal["float32", "bfloat16"] = "float32"  # of activations; parameters stay float32
 
     def __post_init__(self) -> None:
         require_positive(self, "width", "num_heads", "ffn_width", "vocab_size", "norm_epsilon", "max_positions")
+        require_positive(self, "rotary_base")
         require_share(self, "dropout", "attention_dropout", "activation_dropout")
         require(self.encoder_layers >= 0, f"encoder_layers={self.encoder_layers} must not be negative")
         require(self.decoder_layers >= 0, f"decoder_layers={self.decoder_layers} must not be negative")
@@ -85,7 +92,15 @@ class ModelConfig:
         else:
             require_positive(self, "head_width")
         require(
-            self.width % 2 == 0 or self.positions in ("learned", "relative"),
+            self.kv_heads is None or (self.kv_heads > 0 and self.num_heads % self.kv_heads == 0),
+            f"kv_heads={self.kv_heads} does not divide num_heads={self.num_heads}",
+        )
+        require(
+            self.channels % 2 == 0 or self.positions != "rotary",
+            f"head_width={self.channels} is odd; rotary positions turn pairs of channels and need an even one",
+        )
+        require(
+            self.width % 2 == 0 or self.positions in ("learned", "relative", "rotary"),
             f"width={self.width} is odd; sinusoidal positions pair sines with cosines and need an even width",
         )
         require(
@@ -120,6 +135,11 @@ class ModelConfig:
     def lora_scale(self) -> float:
         """How much counts what adapters give."""
         return self.lora_alpha / self.lora_rank if self.lora_rank else 0.0
+
+    @property
+    def key_value_heads(self) -> int:
+        """Heads of keys and values: G."""
+        return self.num_heads if self.kv_heads is None else self.kv_heads
 
     @property
     def channels(self) -> int:

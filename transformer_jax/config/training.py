@@ -1,73 +1,8 @@
 """How a model is trained, evaluated and saved."""
 
-from typing import Annotated, Literal
-
-import pydantic
+from typing import Literal
 
 from transformer_jax.checked import config, placement, require, require_positive, require_share
-
-
-@config
-class Adam:
-    """Adam with the paper's constants; with weight_decay it is AdamW."""
-
-    kind: Literal["adam"] = "adam"
-    beta1: float = 0.9
-    beta2: float = 0.98
-    epsilon: float = 1e-9
-
-    def __post_init__(self) -> None:
-        require_share(self, "beta1", "beta2")
-        require_positive(self, "epsilon")
-
-
-@config
-class AdamW:
-    """Adam with decoupled weight decay on matrices."""
-
-    kind: Literal["adamw"] = "adamw"
-    beta1: float = 0.9
-    beta2: float = 0.98
-    epsilon: float = 1e-9
-    weight_decay: float = 0.01  # times the learning rate; matrices only, no biases or norms
-
-    def __post_init__(self) -> None:
-        require_share(self, "beta1", "beta2")
-        require_positive(self, "epsilon")
-        require(self.weight_decay >= 0, f"weight_decay={self.weight_decay} must not be negative")
-
-
-OptimizerConfig = Annotated[Adam | AdamW, pydantic.Field(discriminator="kind")]
-
-
-@config
-class PaperSchedule:
-    """The paper's: scale * width^-0.5 * min(step^-0.5, step * warmup_steps^-1.5)."""
-
-    kind: Literal["paper"] = "paper"
-    warmup_steps: int = 4000
-    scale: float = 1.0
-
-    def __post_init__(self) -> None:
-        require_positive(self, "warmup_steps", "scale")
-
-
-@config
-class Schedule:
-    """A linear warm-up from 0 to the peak, then the decay of this kind down to the end of the run."""
-
-    kind: Literal["linear", "cosine", "inverse_sqrt", "constant"] = "linear"
-    peak: float = 1e-3  # highest learning rate, reached at the end of the warm-up
-    warmup_steps: int = 1000
-    final: float = 0.0  # learning rate at the last step, of linear and cosine
-
-    def __post_init__(self) -> None:
-        require_positive(self, "peak")
-        require(self.warmup_steps >= 0, f"warmup_steps={self.warmup_steps} must not be negative")
-        require(0 <= self.final <= self.peak, f"final={self.final} must be between 0 and peak={self.peak}")
-
-
-ScheduleConfig = Annotated[PaperSchedule | Schedule, pydantic.Field(discriminator="kind")]
 
 
 @config

@@ -195,7 +195,13 @@ def _check_family(family: Family, model_type: str, config: ModelConfig, fields: 
 
 
 def _explicit(config: ModelConfig) -> ModelConfig:
-    return dataclasses.replace(config, start_id=config.start, head_width=config.channels)
+    return dataclasses.replace(
+        config,
+        start_id=config.start,
+        head_width=config.channels,
+        kv_heads=config.key_value_heads,
+        initialisation="glorot",  # on which no trained model depends
+    )
 
 
 def write_checkpoint(folder: str | Path, checkpoint: Checkpoint, *, shard_bytes: int = SHARD_BYTES) -> None:

@@ -45,6 +45,7 @@ def published(config: ModelConfig, params: Parameters, special: SpecialTokens, l
     own = replace(
         config,
         positions="halves",
+        initialisation="glorot",  # of no consequence any more
         attention_bias=True,
         output_bias=True,
         embed_padding=True,
@@ -120,7 +121,10 @@ def _check(config: ModelConfig) -> None:
         "positions": ("interleaved", "halves"),
         "position_offset": (0,),
         "share_embeddings": ("all",),
+        "norm": ("post", "pre"),
         "norm_type": ("layer",),
+        "query_key_norm": (False,),
+        "kv_heads": (None, config.num_heads),
         "gated": (False,),
         "ffn_bias": (True,),
         "scale_attention": (True,),

@@ -1,12 +1,26 @@
 """The optimizer (5.3): learning-rate schedules, and optax chains made of an experiment's settings."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from optax import contrib
 
-from transformer_jax.config import Adam, AdamW, OptimizerConfig, PaperSchedule, Schedule, ScheduleConfig
+from transformer_jax.config import (
+    Adafactor,
+    Adam,
+    AdamW,
+    Experiment,
+    Lion,
+    Muon,
+    OptimizerConfig,
+    PaperSchedule,
+    Schedule,
+    ScheduleConfig,
+    ScheduleFree,
+)
 from transformer_jax.errors import InputError
 
 DECAYED = ("kernel", "table", "lora_a", "lora_b")  # weight decay is for matrices; biases and norms go without
@@ -62,16 +76,114 @@ def _inverse_sqrt(config: Schedule) -> optax.Schedule:
 
 
 def make_optimizer(
-    config: OptimizerConfig, schedule: optax.Schedule, clip_norm: float | None = None
+    config: OptimizerConfig,
+    schedule: optax.Schedule,
+    clip_norm: float | None = None,
+    scale: Callable[[Any], Any] = lambda updates: updates,
 ) -> optax.GradientTransformation:
-    """Adam or AdamW at the schedule's rate, behind clipping by global norm where `clip_norm` is given."""
-    moments = {"b1": config.beta1, "b2": config.beta2, "eps": config.epsilon}
+    """The optimizer at the schedule's rate, behind clipping by global norm where `clip_norm` is given.
+
+    Args:
+        config: which, and its constants.
+        schedule: the learning rate of an update, by the number of updates before it.
+        clip_norm: the norm that all gradients together do not exceed.
+        scale: what becomes of the updates last; some parameters have rates of their own.
+    """
+    if isinstance(config, ScheduleFree):
+        update = _schedule_free(config, schedule, scale)
+    else:
+        update = _then(scale, _made(config, schedule))
+    return update if clip_norm is None else optax.chain(optax.clip_by_global_norm(clip_norm), update)
+
+
+def _made(config: Adam | AdamW | Adafactor | Lion | Muon, schedule: optax.Schedule) -> optax.GradientTransformation:
     match config:
         case Adam():
-            update = optax.adam(schedule, **moments)
+            return optax.adam(schedule, b1=config.beta1, b2=config.beta2, eps=config.epsilon)
         case AdamW():
-            update = optax.adamw(schedule, **moments, weight_decay=config.weight_decay, mask=_decayed)
-    return update if clip_norm is None else optax.chain(optax.clip_by_global_norm(clip_norm), update)
+            moments = {"b1": config.beta1, "b2": config.beta2, "eps": config.epsilon}
+            return optax.adamw(schedule, **moments, weight_decay=config.weight_decay, mask=_decayed)
+        case Adafactor():
+            return optax.adafactor(
+                schedule,
+                min_dim_size_to_factor=config.least_factored,
+                decay_rate=config.decay,
+                multiply_by_parameter_scale=config.relative,
+                clipping_threshold=config.clip,
+            )
+        case Lion():
+            moments = {"b1": config.beta1, "b2": config.beta2}
+            return optax.lion(schedule, **moments, weight_decay=config.weight_decay, mask=_decayed)
+        case Muon():
+            return _muon(config, schedule)
+
+
+def _muon(config: Muon, schedule: optax.Schedule) -> optax.GradientTransformation:
+    def axes(params: Any) -> Any:  # layers are stacked on the first
+        return jax.tree.map(lambda _: contrib.MuonDimensionNumbers(-2, -1), params)
+
+    def sized(updates: Any, _: Any) -> Any:  # to a root mean square of 0.2, about that of Adam's
+        return jax.tree.map(lambda update: 0.2 * max(update.shape[-2:]) ** 0.5 * update, updates)
+
+    orthogonal = optax.chain(
+        contrib.scale_by_muon(beta=config.momentum, weight_dimension_numbers=axes), optax.stateless(sized)
+    )
+    others = optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=config.epsilon)
+    return optax.chain(
+        optax.partition({"orthogonal": orthogonal, "others": others}, _kinds),
+        optax.add_decayed_weights(config.weight_decay, mask=_decayed),
+        optax.scale_by_learning_rate(schedule),
+    )
+
+
+def _kinds(params: Any) -> Any:
+    """Which parameters of a model Muon makes orthogonal updates of."""
+
+    def kind(path: tuple[Any, ...], _: Any) -> str:
+        names = [getattr(entry, "key", None) for entry in path]
+        return "orthogonal" if "layers" in names and "kernel" in names else "others"
+
+    return jax.tree_util.tree_map_with_path(kind, params)
+
+
+def _schedule_free(
+    config: ScheduleFree, schedule: optax.Schedule, scale: Callable[[Any], Any]
+) -> optax.GradientTransformation:
+    newest = optax.chain(
+        optax.scale_by_rms(config.beta2, config.epsilon, eps_in_sqrt=False, bias_correction=True),
+        optax.add_decayed_weights(config.weight_decay, mask=_decayed),
+        optax.scale_by_learning_rate(schedule),
+    )
+    # It counts updates from 1.
+    return contrib.schedule_free(_then(scale, newest), lambda count: schedule(count - 1), b1=config.beta1)
+
+
+def _then(scale: Callable[[Any], Any], optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    def update(gradients: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        updates, state = optimizer.update(gradients, state, params)
+        return scale(updates), state
+
+    return optax.GradientTransformation(optimizer.init, update)
+
+
+def keeps_average(experiment: Experiment) -> bool:
+    """Whether a mean of the parameters over steps is what is evaluated, and the item "average" of a checkpoint."""
+    return experiment.training.average_decay is not None or isinstance(experiment.optimizer, ScheduleFree)
+
+
+def evaluation_point(state: Any, params: Any) -> Any:
+    """The mean of the weights that a schedule-free optimizer has gone through.
+
+    Args:
+        state: of the optimizer, with clipping before it or not.
+        params: the weights that its gradients are taken at.
+    """
+
+    def is_it(node: Any) -> bool:
+        return isinstance(node, contrib.ScheduleFreeState)
+
+    (own,) = filter(is_it, jax.tree.leaves(state, is_leaf=is_it))
+    return contrib.schedule_free_eval_params(own, params)
 
 
 def _decayed(params: Any) -> Any:

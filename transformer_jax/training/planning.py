@@ -201,11 +201,12 @@ def step_operations(experiment: Experiment) -> int:
     """
     model, batch = experiment.model, experiment.batch
     source, target = batch.rows * batch.source_length, batch.rows * batch.target_length
-    heads = model.num_heads * model.channels
-    projection, feed_forward = model.width * heads, (3 if model.gated else 2) * model.width * model.ffn_width
-    encoder = source * (4 * projection + feed_forward + 2 * batch.source_length * heads)
-    own = target * (4 * projection + feed_forward + 2 * batch.target_length * heads)
-    cross = 2 * (target + source) * projection + 2 * target * batch.source_length * heads
+    heads, kept = model.num_heads * model.channels, model.key_value_heads * model.channels
+    asked, told = 2 * model.width * heads, 2 * model.width * kept  # queries and outputs, keys and values
+    feed_forward = (3 if model.gated else 2) * model.width * model.ffn_width
+    encoder = source * (asked + told + feed_forward + 2 * batch.source_length * heads)
+    own = target * (asked + told + feed_forward + 2 * batch.target_length * heads)
+    cross = target * asked + source * told + 2 * target * batch.source_length * heads
     decoder = own + (cross if model.encoder_layers else 0)
     head = model.width if model.classes or model.output_head else 0
     logits = target * model.width * (head + (model.classes or model.vocab_size))

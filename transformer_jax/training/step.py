@@ -21,7 +21,7 @@ from transformer_jax.initialisation import initialise
 from transformer_jax.models import Parameters, Transformer
 from transformer_jax.training.losses import EvaluatedSums, LossSums
 from transformer_jax.training.objectives import batch_evaluation, batch_loss
-from transformer_jax.training.optimizer import learning_rate, make_optimizer
+from transformer_jax.training.optimizer import evaluation_point, keeps_average, learning_rate, make_optimizer
 from transformer_jax.training.trained import Rates, joined, moving, rates_of, scaled, trained
 
 SETTLED = 20  # good steps before the running mean of the loss can call another one a spike
@@ -103,7 +103,7 @@ class TrainState:
     step: Int[Array, ""]
     params: Parameters
     optimizer: Any
-    average: Parameters | None  # moving average of params, where the experiment keeps one
+    average: Parameters | None  # a mean of params over steps, where the experiment keeps one
     progress: Progress
     health: Health
 
@@ -185,11 +185,9 @@ def train_step(
         return jax.tree.map(lambda new, old: jnp.where(good, new, old), new, old)
 
     updates, optimizer_state = optimizer.update(grads, state.optimizer, old)
-    params = where_good(optax.apply_updates(old, scaled(rates, updates)), old)
+    params = where_good(optax.apply_updates(old, updates), old)
     params = params if rates is None else joined(params, state.params)
-    average = None
-    if config.average_decay is not None:
-        average = where_good(moving_average(state.average, params, state.step, config.average_decay), state.average)
+    average = where_good(_average(experiment, rates, state, params, optimizer_state), state.average)
     seen = Progress(sums=sums, gradient_norm=norm, steps=jnp.int32(1), skipped=jnp.int32(0))
     progress = jax.tree.map(jnp.add, state.progress, where_good(seen, replace(Progress.zero(), skipped=jnp.int32(1))))
     told = StepReport(loss, norm, good, health.tripped, asked.max())
@@ -204,6 +202,19 @@ def train_step(
     return state, jnp.stack([jnp.asarray(value, jnp.float32) for value in told])
 
 
+def _average(
+    experiment: Experiment, rates: Rates | None, state: TrainState, params: Parameters, optimizer_state: Any
+) -> Parameters | None:
+    """The mean behind a step to these parameters, where the experiment keeps one."""
+    decay = experiment.training.average_decay
+    if decay is not None:
+        return moving_average(state.average, params, state.step, decay)
+    if not keeps_average(experiment):
+        return None
+    mean: Parameters = evaluation_point(optimizer_state, trained(rates, params))
+    return mean if rates is None else joined(mean, params)
+
+
 def moving_average(average: Parameters | None, params: Parameters, step: Int[Array, ""], decay: float) -> Parameters:
     """The average, moved towards params by 1 - decay; early on the decay is at most (1 + step) / (10 + step)."""
     share = 1 - jnp.minimum(decay, (1.0 + step) / (10.0 + step))
@@ -213,7 +224,7 @@ def moving_average(average: Parameters | None, params: Parameters, step: Int[Arr
 def _new_state(
     experiment: Experiment, optimizer: optax.GradientTransformation, rates: Rates | None, params: Parameters
 ) -> TrainState:
-    average = None if experiment.training.average_decay is None else jax.tree.map(jnp.copy, params)
+    average = jax.tree.map(jnp.copy, params) if keeps_average(experiment) else None
     zero, moments = jnp.zeros((), jnp.int32), optimizer.init(trained(rates, params))
     return TrainState(zero, params, moments, average, Progress.zero(), Health.fresh())
 
@@ -235,7 +246,12 @@ class Trainer:
         self.rates = rates_of(experiment.model, experiment.training)
         self.model = Transformer(experiment.model, remat=experiment.training.remat)
         self.schedule = learning_rate(experiment.schedule, experiment.model.width, total_steps)
-        self.optimizer = make_optimizer(experiment.optimizer, self.schedule, experiment.training.clip_norm)
+        self.optimizer = make_optimizer(
+            experiment.optimizer,
+            self.schedule,
+            experiment.training.clip_norm,
+            functools.partial(scaled, self.rates),
+        )
         boxed = jax.eval_shape(self._new_boxed_state)
         self.state_sharding: TrainState = sharding.state_shardings(boxed, mesh)
         self.abstract_state: TrainState = jax.tree.map(

@@ -12,6 +12,7 @@ from transformer_jax.models import Parameters
 from transformer_jax.runs import RunFolder, check_digests, open_run
 from transformer_jax.training.checkpoints import Checkpoints
 from transformer_jax.training.metrics import score_of
+from transformer_jax.training.optimizer import keeps_average
 
 
 def load_tokenizers(folder: RunFolder) -> Tokenizers:
@@ -49,7 +50,7 @@ def read_parameters(
     """
     if not folder.checkpoints.is_dir():
         raise InputError(f"{folder.checkpoints}: no checkpoints; train first")
-    averaged = experiment.training.average_decay is not None and not folder.average.exists()
+    averaged = keeps_average(experiment) and not folder.average.exists()
     item = "average" if averaged else "parameters"
     with Checkpoints(folder.checkpoints, score=score_of(experiment.evaluation.metric)) as checkpoints:
         steps = checkpoints.steps()
