@@ -1,7 +1,7 @@
 """What became of each point of a sweep, as a table and as a picture."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -45,19 +45,23 @@ def row(folder: SweepFolder, point: Point, number: int, metric: str) -> Row:
     """The row of a point, as its run folder tells."""
     run, failure = folder.run(point), read_failure(folder, point)
     lines = read(run.metrics) if run.metrics.exists() else []
-    measured = [line for line in lines if f"validation/{metric}" in line]
+    measured = [line[f"validation/{metric}"] for line in lines if f"validation/{metric}" in line]
     saved = Shelf(run.checkpoints, newest=None, best=0, score=None).steps()
     state = _state(run, failure)
-    best = max(measured, key=score_of(metric), default=None)
     return Row(
         number=number,
         point=point,
         step=max([0, *saved, *(line["step"] for line in lines[-1:])]),
         state=state,
         failure=failure if state in ("failed", "diverged") else None,
-        best=None if best is None else best[f"validation/{metric}"],
-        final=measured[-1][f"validation/{metric}"] if measured else None,
+        best=max(measured, key=_score_of(metric), default=None),
+        final=measured[-1] if measured else None,
     )
+
+
+def _score_of(metric: str) -> Callable[[float], float]:
+    score = score_of(metric)
+    return lambda value: score({f"validation/{metric}": value})
 
 
 def _state(run: RunFolder, failure: Failure | None) -> State:
@@ -102,9 +106,9 @@ def _cells(sweep: Sweep, rows: Sequence[Row]) -> Iterator[list[Any]]:
 
 def best_of(sweep: Sweep, rows: Sequence[Row]) -> Row | None:
     """The best of the points that are done; None where nothing was measured."""
-    metric = sweep.experiment.evaluation.metric
-    measured = [row for row in rows if row.state == "done" and row.best is not None]
-    return max(measured, key=lambda row: score_of(metric)({f"validation/{metric}": row.best or 0.0}), default=None)
+    score = _score_of(sweep.experiment.evaluation.metric)
+    measured = [(score(row.best), row) for row in rows if row.state == "done" and row.best is not None]
+    return max(measured, key=lambda pair: pair[0], default=(0.0, None))[1]
 
 
 def write(path: str | Path) -> None:
