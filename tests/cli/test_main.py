@@ -26,6 +26,7 @@ class TestHelp:
         ("verb", "options"),
         [
             ("train", ["FILE --workdir DIR"]),
+            ("sweep", ["FILE --workdir DIR --FIELD VALUE VALUE", "DIR [--point NUMBER]"]),
             ("plan", ["FILE --topology", "FILE --mesh.data"]),
             ("translate", ["translate RUN [--beam 5 ...] < in.en > out.de", "RUN --help"]),
             ("score", ["score RUN SOURCE TARGET", "RUN --help"]),
@@ -67,6 +68,7 @@ class TestHelp:
             "__init__",
             "main",
             "arguments",
+            "fields",
             "members",
             "writer",
         }
@@ -77,7 +79,7 @@ class TestMistakes:
         refused(["trian"], "no such verb: trian; did you mean train?")
         refused(
             ["xyz"],
-            "no such verb: xyz; one of train, plan, translate, score, import, export, evaluate, verify,",
+            "no such verb: xyz; one of train, sweep, plan, translate, score, import, export, evaluate, verify,",
             "average, attend",
         )
 

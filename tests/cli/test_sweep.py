@@ -174,7 +174,7 @@ class TestFlags:
             ("--seed 1", ["no field has several values, such as --seed 0 1 2"]),
             ("--seed 1 1", ["--seed 1: stands there twice"]),
             ("--schedule.peak 1e-3 0.001", ["--schedule.peak 0.001: stands there twice"]),
-            ("--seed 1 x", ["--seed", "'x'"]),
+            ("--seed 1 x", ["--seed", "'x'", "(default: 0)"]),
             ("--seed 1 2 --model.dropout 0.1 2", ["--seed 1 --model.dropout 2.0: ", "dropout=2.0 must be in [0, 1)"]),
             ("--model.num_heads 3 4", ["--model.num_heads 4: ", "num_heads=4 does not divide width=6"]),
             ("--model.norm post pre middle", ["--model.norm", "'middle'", "'post', 'pre'"]),
@@ -316,7 +316,7 @@ class TestRuns:
     def test_another_sweep_is_refused_unless_it_only_adds_points(self, sweep, stand_in, tmp_path, capfd):
         assert sweep("--seed", "3", "5", "--model.dropout", "0.25") == 0
         for flags, difference in (
-            (["--seed", "3", "7", "--model.dropout", "0.25"], "1 points are no longer there, first seed=5"),
+            (["--seed", "3", "7", "--model.dropout", "0.25"], "points that are no longer there: 1, first seed=5"),
             (["--seed", "3", "5"], "model.dropout: 0.25 -> 0.1"),
             (["--batch.rows", "3", "5", "--model.dropout", "0.25"], "fields with several values: seed -> batch.rows"),
         ):
@@ -466,7 +466,6 @@ class TestRealRuns:
             straight, stopped = (RunFolder(tmp_path / folder / name) for folder in ("straight", "stopped"))
             assert stopped.metrics.read_bytes() == straight.metrics.read_bytes()
             assert [line["step"] for line in read(straight.metrics)] == [1, 2, 2, 3, 3]
-        assert len(read(straight.metrics)) == 5
         for file in ("table.tsv", "sweep.json"):
             assert (tmp_path / "stopped" / file).read_bytes() == (tmp_path / "straight" / file).read_bytes()
         assert imread(tmp_path / "stopped" / "sweep.png", "png").shape[1] > 400

@@ -78,24 +78,18 @@ def _sweep_of(default: Experiment, choices: Choices) -> Callable[..., int]:
             raise InputError(
                 "no field has several values, such as --seed 0 1 2; one run is what transformer-jax train makes"
             )
-        return _sweep(experiment, choices, workdir, sample, sample_seed, slurm)
+        from transformer_jax.sweeping import grid
+
+        made = grid.make(experiment, values_of(default, choices), sample, sample_seed)
+        if slurm is not None:
+            from transformer_jax.sweeping.slurm import submit
+
+            return submit(made, workdir, slurm)
+        from transformer_jax.sweeping.running import train_all
+
+        return train_all(made, workdir)
 
     return sweep
-
-
-def _sweep(
-    experiment: Experiment, choices: Choices, workdir: Path, sample: int | None, sample_seed: int, slurm: str | None
-) -> int:
-    from transformer_jax.sweeping import grid
-
-    made = grid.make(experiment, values_of(experiment, choices), sample, sample_seed)
-    if slurm is not None:
-        from transformer_jax.sweeping.slurm import submit
-
-        return submit(made, workdir, slurm)
-    from transformer_jax.sweeping.running import train_all
-
-    return train_all(made, workdir)
 
 
 def _sweep_in(

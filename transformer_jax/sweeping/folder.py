@@ -107,7 +107,7 @@ def _check_same(path: Path, before: Sweep, sweep: Sweep) -> None:
     else:
         names = {point.name for point in sweep.points}
         gone = [point.name for point in before.points if point.name not in names]
-        differences += [f"{len(gone)} points are no longer there, first {gone[0]}"] if gone else []
+        differences += [f"points that are no longer there: {len(gone)}, first {gone[0]}"] if gone else []
     if differences:
         raise InputError(
             f"{path}: holds another sweep, to which points may be added; undo the differences or choose another "
