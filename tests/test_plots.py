@@ -1,6 +1,8 @@
 """The numbers drawn are the numbers given; the files are whole pictures."""
 
+import itertools
 import json
+import math
 
 import numpy as np
 import pytest
@@ -163,6 +165,38 @@ def test_a_very_long_sentence_keeps_some_labels():
     assert shown == pieces[:: int(shown[1])]
     assert 30 < len(shown) < 60
     assert labels(lower[0].yaxis) == ["0", "1"]
+
+
+GRID = {"schedule.peak": [0.01, 0.1, 0.001], "model.norm": ["pre", "post"], "seed": [0, 1]}
+
+
+def swept(*reached):
+    """Points of that grid, the last field changing fastest, with what they reached; None is not there yet."""
+    combinations = itertools.product(*GRID.values())
+    points = [dict(zip(GRID, values, strict=True)) for values in combinations]
+    return [(values, loss) for values, loss in zip(points, reached, strict=False) if loss is not None]
+
+
+@pytest.mark.parametrize(("metric", "best"), [("loss", [2.0, 4.0]), ("bleu", [3.0, 5.0])])
+def test_the_points_of_a_sweep_and_the_best_of_each_value(metric, best):
+    figure = plots.sweep_figure(GRID, swept(3.0, 2.5, 2.0, math.nan, 4.0, None, 5.0), metric)
+    peak, norm, seed = figure.axes
+    assert [ax.get_xlabel() for ax in figure.axes] == list(GRID)
+    assert peak.get_ylabel() == f"best validation {metric}"
+    points, line = peak.lines
+    assert list(zip(*points.get_data(), strict=True)) == [(0.01, 3.0), (0.01, 2.5), (0.01, 2.0), (0.1, 4.0), (0.1, 5.0)]
+    assert list(zip(*line.get_data(), strict=True)) == list(zip([0.01, 0.1], best, strict=True))
+    assert [ax.get_xscale() for ax in figure.axes] == ["log", "linear", "linear"]
+    assert labels(peak.xaxis) == ["0.01", "0.1", "0.001"]
+    assert labels(norm.xaxis) == ["pre", "post"]
+    assert norm.lines[0].get_xdata().tolist() == [0, 0, 1, 0, 1]
+    assert seed.lines[0].get_xdata().tolist() == [0, 1, 0, 0, 0]
+
+
+def test_a_sweep_that_has_nothing_yet(tmp_path):
+    assert plots.sweep_figure(GRID, [], "loss").axes[0].get_title() == "Nothing has been measured yet"
+    plots.sweep(GRID, swept(math.inf), "loss", tmp_path / "sweep.png")
+    assert imread(tmp_path / "sweep.png", "png").shape[1] > 1000
 
 
 @pytest.mark.parametrize("layer", [0, 3, -3])

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -316,3 +317,20 @@ class TestLock:
         with runs.lock(tmp_path):
             runs.start(tmp_path, experiment(optimizer=Adam()))
         assert runs.open_run(tmp_path) == experiment()
+
+    def test_who_is_in_a_folder(self, tmp_path):
+        holder, here = tmp_path / ".lock.holder", socket.gethostname()
+        assert not runs.is_in_use(tmp_path)
+        with runs.lock(tmp_path):
+            assert runs.is_in_use(tmp_path)
+        assert not runs.is_in_use(tmp_path)
+        with subprocess.Popen(["true"]) as gone:
+            gone.wait()
+        for who, expected in (
+            (f"process {gone.pid} on {here}", False),  # it was killed
+            (f"process {gone.pid} on another", True),
+            (f"process {os.getppid()} on {here}", True),
+            ("", False),
+        ):
+            holder.write_text(who)
+            assert runs.is_in_use(tmp_path) is expected

@@ -1,18 +1,19 @@
-"""Pictures as PNG files: the learning curves of a run, and the attention maps of a sentence.
+"""Pictures as PNG files: the learning curves of a run, the attention maps of a sentence, the points of a sweep.
 
 A picture is first built as a matplotlib `Figure`, without pyplot and its global state, then written.
 """
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from transformer_jax.errors import InputError
 from transformer_jax.files import written_whole
@@ -63,6 +64,9 @@ LABEL_HEIGHT = 0.13
 SMALLEST_MAP, LARGEST_MAP = 1.6, 6.5
 COLUMN_GAP, ROW_GAP = 0.15, 0.75
 BAR_WIDTH = 0.12
+SWEEP_PANEL = 4.0  # inches
+
+LOGARITHMIC_FROM = 10  # times the smallest value
 
 
 def curves(metrics: Path, path: Path) -> None:
@@ -178,6 +182,57 @@ def _name_pieces(axis: Axis, pieces: Sequence[str], rotation: int = 0) -> None:
     shown = range(0, len(pieces), every)
     # A piece may hold dollar signs, which would be read as formulas.
     axis.set_ticks(shown, [pieces[place] for place in shown], rotation=rotation, parse_math=False)
+
+
+def sweep(
+    grid: Mapping[str, Sequence[Any]],
+    points: Sequence[tuple[Mapping[str, Any], float]],
+    metric: Literal["loss", "bleu", "chrf", "accuracy"],
+    path: Path,
+) -> None:
+    """Draws what the points of a sweep reached, over each of its fields, into the PNG at `path`.
+
+    Raises:
+        InputError: when the picture cannot be written.
+    """
+    _write(sweep_figure(grid, points, metric), path)
+
+
+def sweep_figure(
+    grid: Mapping[str, Sequence[Any]],
+    points: Sequence[tuple[Mapping[str, Any], float]],
+    metric: Literal["loss", "bleu", "chrf", "accuracy"],
+) -> Figure:
+    """A panel for each field: the metric of each point over its value, and a line through the best of each value."""
+    measured = [(values, reached) for values, reached in points if math.isfinite(reached)]
+    figure = Figure(figsize=(SWEEP_PANEL * len(grid), 3.4), layout="constrained")
+    axes = figure.subplots(1, len(grid), sharey=True, squeeze=False)[0]
+    if not measured:
+        axes[0].set_title("Nothing has been measured yet")
+    for ax, (field, choices) in zip(axes, grid.items(), strict=True):
+        places = _places(ax, choices)
+        at = [(places[choices.index(values[field])], reached) for values, reached in measured]
+        ax.plot(*zip(*at, strict=True) if at else ([], []), "o", color="tab:gray", alpha=0.6, label="a point")
+        best = min if metric == "loss" else max
+        tops = [(place, best(same)) for place in sorted(places) if (same := [y for x, y in at if x == place])]
+        ax.plot(*zip(*tops, strict=True) if tops else ([], []), color="tab:blue", label="the best of each value")
+        ax.set_xlabel(field)
+        ax.grid(alpha=0.3)
+    axes[0].set_ylabel(f"best validation {metric}")
+    if measured:
+        axes[0].legend(fontsize=SMALL)
+    return figure
+
+
+def _places(ax: Axes, choices: Sequence[Any]) -> list[float]:
+    """Where each value of a field stands: at itself, on a scale that fits, or side by side where it is no number."""
+    numbers = all(isinstance(choice, int | float) and not isinstance(choice, bool) for choice in choices)
+    places = [float(choice) for choice in choices] if numbers else [float(place) for place in range(len(choices))]
+    if numbers and min(places) > 0 and max(places) >= LOGARITHMIC_FROM * min(places):
+        ax.set_xscale("log")
+    ax.set_xticks(places, [str(choice) for choice in choices], rotation=90, fontsize=SMALL, parse_math=False)
+    ax.xaxis.set_minor_locator(NullLocator())
+    return places
 
 
 def _write(figure: Figure, path: Path) -> None:

@@ -26,6 +26,7 @@ class TestHelp:
         ("verb", "options"),
         [
             ("train", ["FILE --workdir DIR"]),
+            ("sweep", ["FILE --workdir DIR --FIELD VALUE VALUE", "DIR [--point NUMBER]"]),
             ("prepare", ["FILE --output FOLDER", "FILE --help", "--prepared FOLDER"]),
             ("plan", ["FILE --topology", "FILE --mesh.data"]),
             ("translate", ["translate RUN [--beam 5 ...] < in.en > out.de", "RUN --help"]),
@@ -70,6 +71,7 @@ class TestHelp:
             "__init__",
             "main",
             "arguments",
+            "fields",
             "members",
             "streams",
             "writer",
@@ -81,7 +83,7 @@ class TestMistakes:
         refused(["trian"], "no such verb: trian; did you mean train?")
         refused(
             ["xyz"],
-            "no such verb: xyz; one of train, prepare, plan, translate, generate, classify, score, import, export,",
+            "no such verb: xyz; one of train, sweep, prepare, plan, translate, generate, classify, score, import,",
             "average, attend",
         )
 

@@ -6,7 +6,7 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, ParamSpec, TypeAlias
+from typing import Annotated, ParamSpec, TypeAlias, TypeVar
 
 import tyro
 
@@ -19,6 +19,7 @@ PROGRAM = "transformer-jax"
 Run: TypeAlias = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]  # a run folder
 
 _Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
 
 
 def call(name: str, command: Callable[..., int], arguments: Sequence[str]) -> int:
@@ -28,17 +29,22 @@ def call(name: str, command: Callable[..., int], arguments: Sequence[str]) -> in
         InputError: on arguments that are missing, unknown, or refused by a config.
         SystemExit: with code 0, after `--help`.
     """
+    return parse(name, command, arguments)()
+
+
+def parse(name: str, command: Callable[..., _Result], arguments: Sequence[str]) -> Callable[[], _Result]:
+    """The call of a function with the values of the arguments, still to be made; raises as `call`."""
     messages = io.StringIO()
     try:
         with contextlib.redirect_stderr(messages):
-            bound = tyro.cli(
+            bound: Callable[[], _Result] = tyro.cli(
                 _bind(command), prog=f"{PROGRAM} {name}", args=arguments, config=(tyro.conf.AvoidSubcommands,)
             )
     except SystemExit as stop:
         if stop.code == 0:
             raise
         raise InputError(_one_line(messages.getvalue())) from None
-    return bound()
+    return bound
 
 
 def over_file(
@@ -75,23 +81,34 @@ def over_run(
     return _over("the run folder", usage, about, lambda first: verb(Path(first), open_run(first)), arguments)
 
 
+def has_first(what: str, usage: str, about: str | None, arguments: Sequence[str]) -> bool:
+    """Whether `what` comes first, as it must; where help is asked for in its place, prints `about` instead.
+
+    Raises:
+        InputError: when neither does.
+    """
+    if arguments and not arguments[0].startswith("-"):
+        return True
+    if {"-h", "--help"} & set(arguments):
+        print(about)
+        return False
+    raise InputError(f"{what} comes first: {PROGRAM} {usage}")
+
+
 def _over(
     what: str, usage: str, about: str | None, bound: Callable[[str], Callable[..., int]], arguments: Sequence[str]
 ) -> int:
-    if not arguments or arguments[0].startswith("-"):
-        if {"-h", "--help"} & set(arguments):
-            print(about)
-            return 0
-        raise InputError(f"{what} comes first: {PROGRAM} {usage}")
+    if not has_first(what, usage, about, arguments):
+        return 0
     verb, first, *_ = usage.split()
     return call(f"{verb} {first}", bound(arguments[0]), arguments[1:])
 
 
-def _bind(command: Callable[_Parameters, int]) -> Callable[_Parameters, Callable[[], int]]:
+def _bind(command: Callable[_Parameters, _Result]) -> Callable[_Parameters, Callable[[], _Result]]:
     """A function that takes what `command` takes and returns its call, still to be made, outside of the parser."""
 
     @functools.wraps(command)
-    def bound(*args: _Parameters.args, **flags: _Parameters.kwargs) -> Callable[[], int]:
+    def bound(*args: _Parameters.args, **flags: _Parameters.kwargs) -> Callable[[], _Result]:
         return functools.partial(command, *args, **flags)
 
     return bound

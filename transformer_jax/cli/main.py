@@ -13,6 +13,7 @@ from transformer_jax.errors import InputError, explain
 
 VERBS = {
     "train": "train the experiment of a file, or go on where its run folder stands",
+    "sweep": "train an experiment with all combinations of several values of its fields",
     "prepare": "tokenise the training data of an experiment into shards, for sets larger than memory",
     "plan": "memory, transfers and operations of a training step, on devices that need not be there",
     "translate": "translate lines from standard input to standard output",

@@ -1,0 +1,1 @@
+"""Many runs of one experiment, a point of a grid each, in one folder."""
