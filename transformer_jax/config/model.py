@@ -28,9 +28,7 @@ class ModelConfig:
     attention_bias: bool = False  # biases on the four projections of attention
     scale_attention: bool = True  # products of queries and keys by 1 / sqrt(d_k)
     query_key_norm: bool = False  # normalisation of the queries and keys of each head
-    norm: Literal["post", "pre", "deep"] = (
-        "post"  # post as published; pre for depth and easy training; deep: post with constants for great depth
-    )
+    norm: Literal["post", "pre", "deep"] = "post"  # post as published; pre for easy training; deep: post for depth
     norm_type: Literal["layer", "rms"] = "layer"  # rms: divided by the root of the mean square, no mean, no bias
     norm_epsilon: float = 1e-6  # added to the variance
     positions: Literal["interleaved", "halves", "authors", "learned", "relative", "rotary"] = (

@@ -73,7 +73,7 @@ def published(config: ModelConfig, params: Parameters, special: SpecialTokens, l
 
 def published_type(config: ModelConfig) -> str:
     """The family that a model goes out as, by where its normalisation stands."""
-    return "marian" if config.norm == "post" else "pegasus"
+    return "pegasus" if config.norm == "pre" else "marian"
 
 
 def renumbered(vocab_size: int, special: SpecialTokens) -> Int[np.ndarray, " V"]:
