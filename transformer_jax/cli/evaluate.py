@@ -54,7 +54,7 @@ def _evaluate_of(run: Path, experiment: Experiment) -> Callable[..., int]:
         if source is not None and target is not None:
             name, pairs = f"file-{source.name}", _pairs_of_files(source, target)  # no split is called so
         elif source is None and target is None:
-            name, pairs = split, _pairs_of_split(folder, experiment.data, split, data_dir)
+            name, pairs = split, _pairs_of_split(folder, experiment.data_of(split), split, data_dir)
         else:
             raise InputError("--source and --target belong together: give both, or neither to evaluate a split")
         others = None if against is None else _others(against, len(pairs.targets))

@@ -134,6 +134,17 @@ class TensorflowDataset:
 
 
 @config
+class SacrebleuSet:
+    """Pairs of the test sets that sacrebleu knows, each by its name there; fetched once, into sacrebleu's own folder."""
+
+    kind: Literal["sacrebleu"] = "sacrebleu"
+    pair: str  # source and target, such as en-de
+    train: str | None = placement(default=None)  # set of the training pairs
+    validation: str | None = placement(default=None)  # set of the validation pairs, such as wmt13
+    test: str | None = placement(default=None)  # set of the test pairs, such as wmt14/full
+
+
+@config
 class OwnData:
     """Examples of a class of your own; see `transformer_jax.data.sources.Source`."""
 
@@ -160,6 +171,7 @@ DataConfig = Annotated[
     | PlainText
     | HuggingFaceDataset
     | TensorflowDataset
+    | SacrebleuSet
     | OwnData,
     pydantic.Field(discriminator="kind"),
 ]
