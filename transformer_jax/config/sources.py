@@ -135,7 +135,7 @@ class TensorflowDataset:
 
 @config
 class SacrebleuSet:
-    """Pairs of the test sets that sacrebleu knows, each by its name there; fetched once, into sacrebleu's own folder."""
+    """Pairs of the test sets that sacrebleu knows, each by its name there; fetched once, into its own folder."""
 
     kind: Literal["sacrebleu"] = "sacrebleu"
     pair: str  # source and target, such as en-de
