@@ -13,7 +13,7 @@ from transformer_jax.config.machine import LoggingConfig, MeshConfig, ProcessesC
 from transformer_jax.config.mixture import MixtureConfig
 from transformer_jax.config.model import ModelConfig
 from transformer_jax.config.objectives import Classification, ObjectiveConfig, Translation
-from transformer_jax.config.sources import DataConfig
+from transformer_jax.config.sources import DataConfig, HeldOutConfig
 from transformer_jax.config.training import (
     Adam,
     CheckpointConfig,
@@ -33,7 +33,7 @@ class Experiment:
     init_from: str | None = placement(default=None)  # a public checkpoint or a run folder to start from
     finetuning: FinetuningConfig = FinetuningConfig()
     data: DataConfig
-    held_out: DataConfig | None = None  # where pairs for validation and test come from; None is data
+    held_out: HeldOutConfig = None  # where pairs for validation and test come from; None is data
     filters: FilterConfig = FilterConfig()
     objective: ObjectiveConfig = Translation()
     mixture: MixtureConfig = MixtureConfig()

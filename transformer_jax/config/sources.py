@@ -162,7 +162,7 @@ class OwnData:
         require("dir" not in names, f"arguments={names}: dir is a field of its own")
 
 
-DataConfig = Annotated[
+_Data: TypeAlias = (
     Numerals
     | TextFiles
     | TsvFiles
@@ -172,6 +172,8 @@ DataConfig = Annotated[
     | HuggingFaceDataset
     | TensorflowDataset
     | SacrebleuSet
-    | OwnData,
-    pydantic.Field(discriminator="kind"),
-]
+    | OwnData
+)
+
+DataConfig = Annotated[_Data, pydantic.Field(discriminator="kind")]
+HeldOutConfig = Annotated[_Data | None, pydantic.Field(discriminator="kind")]
