@@ -31,6 +31,7 @@ from transformer_jax.config import (
     Parquet,
     PlainText,
     ProcessesConfig,
+    SacrebleuSet,
     Schedule,
     ScheduleFree,
     StabilityConfig,
@@ -103,6 +104,7 @@ MISTAKES = [
     (JsonLines, {"target": None}, ["target", "None", "string"]),
     (PlainText, {"unit": "page"}, ["unit", "'page'", "'paragraph'"]),
     (HuggingFaceDataset, {}, ["name", "missing"]),
+    (SacrebleuSet, {"test": "wmt14/full"}, ["pair", "missing"]),
     (OwnData, {}, ["source", "missing"]),
     (OwnData, {"source": "package.module"}, ["source='package.module'", "package.module:Class"]),
     (OwnData, {"source": "a/b.py:Class"}, ["source='a/b.py:Class'", "package.module:Class"]),
@@ -224,6 +226,8 @@ def test_heads_that_do_not_divide_the_width_have_a_width_of_their_own():
         {"data": PlainText(unit="paragraph", test=("a",))},
         {"data": HuggingFaceDataset(name="a/b", config="c", revision="d", validation="train[:3]")},
         {"data": OwnData(source="a.b:C", arguments=(("a", 3), ("b", 0.5), ("c", True), ("d", "3")), dir="e")},
+        {"held_out": SacrebleuSet(pair="en-de", validation="wmt13", test="wmt14/full")},
+        {"held_out": TextFiles(test=("a.en", "a.de"))},
         {"filters": FilterConfig(max_ratio=2.5, source_scripts=("Han", "Hiragana"), duplicates="either")},
         {"data": TensorflowDataset(name="wmt14_translate/fr-en", target="fr", validation=None)},
         {"optimizer": Adam(epsilon=1e-7)},
@@ -306,6 +310,8 @@ class TestIdentity:
             ({"data": TextFiles()}, {"data": TextFiles(dir="d", train=("a", "b"), test=("c", "d"), url="u")}),
             ({"data": TsvFiles()}, {"data": TsvFiles(dir="d", train="a", validation="b")}),
             ({"data": Parquet()}, {"data": Parquet(dir="d", train=("a", "b"), test="c")}),
+            ({"data": SacrebleuSet(pair="a-b")}, {"data": SacrebleuSet(pair="a-b", train="c", test="d")}),
+            ({"held_out": TextFiles()}, {"held_out": TextFiles(dir="d", test=("c", "d"))}),
             ({"data": OwnData(source="a:B")}, {"data": OwnData(source="a:B", dir="d")}),
             ({"data": TensorflowDataset()}, {"data": TensorflowDataset(dir="d", train="train[:9]", test=None)}),
         ],
@@ -317,7 +323,7 @@ class TestIdentity:
         """A field added to it, or lost from it, changes what a resume refuses: decide that on purpose."""
         split = ["train", "validation", "test"]
         assert {name for name, is_placement in fields_of(Experiment) if is_placement} == {
-            *(f"data.{name}" for name in ["dir", "url", *split]),
+            *(f"{data}.{name}" for data in ("data", "held_out") for name in ["dir", "url", *split]),
             *(f"checkpoints.{name}" for name in ["every", "newest", "best", "on_failure"]),
             *(f"mesh.{name}" for name in ["data", "fsdp", "tensor"]),
             *(f"processes.{name}" for name in ["coordinator", "count", "index", "timeout"]),
@@ -328,6 +334,12 @@ class TestIdentity:
             "prepared",
             "training.remat",
         }
+
+
+def test_data_of_a_split():
+    held_out = SacrebleuSet(pair="en-de", test="wmt14/full")
+    for made, held in ((experiment(), Numerals()), (experiment(held_out=held_out), held_out)):
+        assert [made.data_of(split) for split in ("train", "validation", "test")] == [Numerals(), held, held]
 
 
 def test_configs_are_frozen():

@@ -1,13 +1,21 @@
 """The experiments that ship are valid and read back equal."""
 
+import ast
+import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import jax
 import pytest
+import sacrebleu
 
+from transformer_jax.cli import evaluate
+from transformer_jax.cli.main import main
 from transformer_jax.config import from_json, to_json
+from transformer_jax.data.sources import Pairs
 from transformer_jax.initialisation import init_parameters
-from transformer_jax.runs import load_experiment
+from transformer_jax.runs import RunFolder, load_experiment
+from transformer_jax.training import averaging, loop, planning
 
 FOLDER = Path(__file__).parent.parent / "experiments"
 FILES = sorted(FOLDER.glob("*.py"))
@@ -19,11 +27,14 @@ def test_the_experiments_are_these():
         "bert_numerals",
         "finetune_opus_mt",
         "gpt_multi30k",
+        "iwslt14_de_en",
+        "iwslt15_en_vi",
         "multi30k_en_de",
         "multi30k_from_t5",
         "numerals",
         "parity_from_bert",
         "t5_multi30k",
+        "ted_hrlr_pt_en",
         "wmt14_en_de_base",
         "wmt14_en_de_big",
         "wmt14_en_fr_big",
@@ -40,6 +51,98 @@ def test_an_experiment_reads_back_equal(file):
 def test_an_experiment_names_the_command_that_runs_it(file):
     command = "make train" if file.stem == "numerals" else f"experiments/{file.name} --workdir runs/"
     assert command in file.read_text()
+
+
+@pytest.fixture
+def called(tmp_path, monkeypatch):
+    """The command lines of headers are run in an empty folder, with stand-ins for what they would begin."""
+    (tmp_path / "experiments").symlink_to(FOLDER)
+    monkeypatch.chdir(tmp_path)
+    calls = {}
+    monkeypatch.setattr(loop, "train", lambda experiment, workdir, **_: calls.update(train=(experiment, workdir)) or 0)
+    monkeypatch.setattr(
+        averaging, "average", lambda runs, output, **how: calls.update(average=(runs, output, how)) or []
+    )
+    monkeypatch.setattr(evaluate, "_pairs_of_split", lambda folder, data, split, moved_to: Pairs([], []))
+    monkeypatch.setattr(
+        evaluate, "_evaluate", lambda folder, *arguments: calls.update(evaluate=(folder.path, arguments))
+    )
+    return calls
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file.stem != "numerals"], ids=lambda file: file.stem)
+def test_the_command_lines_of_a_header_follow_from_each_other(file, called, capsys):
+    header = ast.get_docstring(ast.parse(file.read_text())).replace("\\\n", "")
+    lines = [shlex.split(line) for line in header.splitlines() if line.startswith("    transformer-jax ")]
+    experiment, last = load_experiment(file), None
+    for _, verb, *arguments in lines:
+        if verb == "evaluate":  # reads the experiment of the run, which is that of the file
+            folder = RunFolder(arguments[0])
+            folder.path.mkdir(parents=True)
+            folder.config.write_text(to_json(experiment))
+        assert main([verb, *arguments]) == 0
+        if verb == "train":
+            last = called["train"][1]
+        elif verb == "average":
+            runs, output, how = called["average"]
+            assert runs == (last,)
+            assert how == {"by": "newest", "count": experiment.checkpoints.newest}
+            last = output
+        elif verb == "evaluate":
+            assert called["evaluate"][0] == last
+    assert "train" in called
+    assert ("plan" in [line[1] for line in lines]) is ("hours;" in capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(("name", "target"), [("de_base", "de"), ("de_big", "de"), ("fr_big", "fr")])
+def test_the_pairs_of_the_paper_rows_come_from_three_places(name, target):
+    file = FOLDER / f"wmt14_en_{name}.py"
+    tfds, hub, text = (load_experiment(f"{file}:{place}") for place in ("tfds", "hf", "text"))
+    assert load_experiment(file) == tfds
+    assert (tfds.data.name, tfds.data.source, tfds.data.target) == (f"wmt14_translate/{target}-en", "en", target)
+    assert (hub.data.config, hub.data.source, hub.data.target) == (
+        f"{target}-en",
+        "translation.en",
+        f"translation.{target}",
+    )
+    assert [file.removesuffix(".gz").rsplit(".")[-1] for file in text.data.train] == ["en", target] * (
+        len(text.data.train) // 2
+    )
+    for other in (hub, text):
+        assert replace(other, data=tfds.data) == tfds
+        assert from_json(to_json(other)) == other
+
+
+def test_where_the_pairs_of_a_paper_row_lie_is_said_by_flags(called):
+    flags = ["--workdir", "run", "--data.dir", "elsewhere", "--held-out.test", "wmt14"]
+    assert main(["train", "experiments/wmt14_en_fr_big.py:text", *flags]) == 0
+    experiment, _ = called["train"]
+    assert (experiment.data.kind, experiment.data.dir, experiment.held_out.test) == ("text", "elsewhere", "wmt14")
+
+
+@pytest.mark.parametrize("name", ["de_base", "de_big", "fr_big"])
+def test_the_paper_rows_are_tested_on_what_sacrebleu_has(name):
+    held_out = load_experiment(FOLDER / f"wmt14_en_{name}.py").held_out
+    for known in (held_out.validation, held_out.test):
+        assert held_out.pair in sacrebleu.get_langpairs_for_testset(known)
+    assert sacrebleu.DATASETS["wmt14"].data == ["https://statmt.org/wmt14/test-filtered.tgz"]
+    assert sacrebleu.DATASETS[held_out.test].data == ["https://statmt.org/wmt14/test-full.tgz"]
+
+
+@pytest.mark.parametrize(("name", "share"), [("de_base", 0.3), ("de_big", 0.45), ("fr_big", 0.45)])
+def test_hours_in_the_readme_are_those_of_plan(name, share):
+    readme = (FOLDER.parent / "README.md").read_text(encoding="utf-8")
+    experiment = load_experiment(FOLDER / f"wmt14_en_{name}.py")
+    made = [planning.estimate(experiment, device, 8) for device in ("h100", "a100", "v5e")]
+    assert {one.share for one in made} == {share}
+    assert f"\n| `wmt14_en_{name}`, {share:.0%} | {' | '.join(f'{one.hours:.2f}' for one in made)} |\n" in readme
+
+
+def test_the_paper_rows_decode_as_the_paper_does():
+    for name in ("de_base", "de_big", "fr_big"):
+        decoding = load_experiment(FOLDER / f"wmt14_en_{name}.py").decoding
+        assert (decoding.beam, decoding.length_penalty, decoding.length_offset) == (4, 0.6, 5.0)
+        assert decoding.extra_length == 50
 
 
 def test_the_paper_rows_differ_where_the_paper_says():

@@ -10,7 +10,7 @@ import pytest
 
 import transformer_jax
 
-HEAVY = {"tensorflow", "torch", "tensorflow_datasets", "datasets", "pyarrow", "pandas", "py3langid"}
+HEAVY = {"tensorflow", "torch", "tensorflow_datasets", "datasets", "pyarrow", "pandas", "py3langid", "sacremoses"}
 
 
 def run(code, **environment):

@@ -91,6 +91,25 @@ class TestLoadExperiment:
         with one_line(tmp_path / asked, "no such experiment file", f"did you mean {tmp_path / 'numerals.py'}?"):
             runs.load_experiment(tmp_path / asked)
 
+    @pytest.mark.parametrize("argument", ['steps="7"', 'steps: Literal["7", "11"] = "7"'])
+    def test_a_word_behind_a_colon_is_given_to_get_config(self, argument, tmp_path):
+        body = f"def get_config({argument}):\n    return {MINIMAL.format(steps='int(steps)')}"
+        (tmp_path / "a.py").write_text(f"from typing import Literal\n{HEADER}{body}")
+        assert runs.load_experiment(tmp_path / "a.py").training.steps == 7
+        assert runs.load_experiment(f"{tmp_path / 'a.py'}:11").training.steps == 11
+
+    def test_words_that_are_not_taken(self, tmp_path):
+        write_experiment(tmp_path / "a.py")
+        with one_line(f"{tmp_path / 'a.py'}: get_config() takes no word; leave out :text"):
+            runs.load_experiment(f"{tmp_path / 'a.py'}:text")
+        (tmp_path / "c.py").write_text(
+            f"from typing import Literal\n{HEADER}def get_config(steps: Literal['7', '11']):\n    return int(steps)\n"
+        )
+        with one_line(f"{tmp_path / 'c.py'}: :13: get_config() takes :7, :11"):
+            runs.load_experiment(f"{tmp_path / 'c.py'}:13")
+        with one_line(f"{tmp_path / 'b.py'}: no such experiment file"):
+            runs.load_experiment(f"{tmp_path / 'b.py'}:text")
+
     def test_a_missing_folder(self, tmp_path):
         with one_line(tmp_path / "none" / "a.py", "no such experiment file"):
             runs.load_experiment(tmp_path / "none" / "a.py")

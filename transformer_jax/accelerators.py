@@ -28,6 +28,9 @@ _PEAKS = {
     "TPU v6e": (918e12, 1.64e12),
 }
 
+# Short names, such as h100, a100-80gb-pcie or v5e, of the devices above.
+SHORT_NAMES = {kind.split(" ", 1)[1].lower().replace(" ", "-"): kind for kind in _PEAKS}
+
 
 def peak_operations(device_kind: str) -> float | None:
     """Operations a second in bfloat16 of one device, by its `device_kind`; None where the device is not known."""

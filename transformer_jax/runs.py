@@ -5,6 +5,7 @@ import dataclasses
 import difflib
 import importlib
 import importlib.util
+import inspect
 import json
 import os
 import shutil
@@ -12,7 +13,8 @@ import socket
 import sys
 import traceback
 import types
-from collections.abc import Iterator, Mapping, Sequence
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,16 +64,22 @@ def load_experiment(path: str | Path) -> Experiment:
     The file's folder is loaded as the package `experiments`, so that a file can build on its neighbours
     (`from experiments import base`). Modules of that name that were there before are back afterwards.
 
+    Args:
+        path: the file; with a colon and a word behind it, get_config is given that word.
+
     Raises:
         InputError: when the file is missing, is no Python, has no get_config that returns an Experiment, or raises; an
-            error raised in the folder's files is told with its file and line.
+            error raised in the folder's files is told with its file and line; and on a word that get_config does not
+            take.
     """
-    file = Path(path)
+    name, colon, word = str(path).rpartition(":")
+    chosen = bool(colon) and name.endswith(".py")
+    file = Path(name if chosen else path)
     _check_file(file)
     folder = Path(os.path.abspath(file)).parent
     with _experiments_package(folder):
         try:
-            experiment = _run_get_config(file, folder)
+            experiment = _run_get_config(file, folder, word if chosen else None)
         except SyntaxError as error:
             where = _shown(file, folder, error.filename or str(file))
             raise InputError(f"{where}:{error.lineno or 1}: syntax error: {error.msg}") from None
@@ -116,7 +124,7 @@ def _take_modules() -> dict[str, types.ModuleType]:
     return {name: sys.modules.pop(name) for name in names}
 
 
-def _run_get_config(file: Path, folder: Path) -> object:
+def _run_get_config(file: Path, folder: Path, word: str | None) -> object:
     name = f"{_PACKAGE}.{file.stem}"
     spec = importlib.util.spec_from_file_location(name, folder / file.name)
     if spec is None or spec.loader is None:
@@ -127,7 +135,18 @@ def _run_get_config(file: Path, folder: Path) -> object:
     get_config = getattr(module, "get_config", None)
     if not callable(get_config):
         raise InputError("has no function get_config() -> Experiment")
-    return get_config()
+    return get_config() if word is None else get_config(_checked(word, get_config))
+
+
+def _checked(word: str, get_config: Callable[..., object]) -> str:
+    """The word, which is one of those that get_config takes, as far as the type of its argument lists them."""
+    arguments = [*inspect.signature(get_config, eval_str=True).parameters.values()]
+    if not arguments:
+        raise InputError(f"get_config() takes no word; leave out :{word}")
+    words = typing.get_args(arguments[0].annotation)
+    if words and word not in words:
+        raise InputError(f":{word}: get_config() takes {', '.join(f':{known}' for known in words)}")
+    return word
 
 
 def _blame(file: Path, folder: Path, error: Exception) -> str:

@@ -39,10 +39,15 @@ def test_a_split(run, devices, capsys):
     assert "validation/loss 3.3673, validation/perplexity 29.0000" in out
 
 
-def test_against_another_system(run, data, capsys):
-    arguments = ["evaluate", str(run), "--split", "validation"]
+def test_against_another_system_and_on_tokens_of_moses(run, data, capsys):
+    arguments = ["evaluate", str(run), "--split", "validation", "--tokenised", "de"]
     assert main([*arguments, "--against", str(data / "held.b")]) == 0
     lines = capsys.readouterr().out.splitlines()
+    scores, _ = evaluated(run, "validation")
+    assert "tok:13a" in scores["bleu_signature"]
+    assert scores["tokenised"].keys() == {"bleu", "split_bleu", "bleu_signature", "split_bleu_signature"}
+    (line,) = [line for line in lines if scores["tokenised"]["split_bleu_signature"] in line]
+    assert line.startswith("validation: BLEU on Moses tokens ")
     for name in ("BLEU: this run", "chrF2: this run", "TER: this run"):
         (line,) = [line for line in lines if line.startswith(name)]
         assert "p = " in line
@@ -80,6 +85,9 @@ def test_mistakes(run, data, tmp_path, refused):
     refused(["evaluate", run, *against, data / "train.b"], f"--against {data / 'train.b'}: 41 lines for 5 sentences")
     refused(["evaluate", run, *against, data / "none"], "none: cannot be read")
     refused(["evaluate", run, "--split", "validation", "--step", "5"], "no checkpoint of step 5")
+    refused(
+        ["evaluate", run, "--split", "validation", "--tokenised", "xx"], "--tokenised xx: Moses knows as, bn, ca, cs"
+    )
     numerals = RunFolder(tmp_path / "numerals")
     numerals.path.mkdir()
     numerals.config.write_text(to_json(Experiment(data=Numerals(), training=TrainingConfig(steps=3))))

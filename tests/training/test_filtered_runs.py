@@ -25,9 +25,9 @@ def test_only_training_pairs_are_filtered_and_the_run_is_of_what_is_left(experim
     folder = runs.start(tmp_path / "run", experiment)
     loaded = data.load(experiment, folder, data_mesh(1))
     left = [words for words in small_runs.WORDS if " " in words]
-    assert list(loaded.train.sources) == left
-    assert len(loaded.validation) == len(loaded.test) == 13
-    assert loaded.training_batches.total == len(left) == 11
+    assert list(loaded.splits.train.sources) == left
+    assert len(loaded.splits.validation) == len(loaded.splits.test) == 13
+    assert loaded.splits.training_batches.total == len(left) == 11
     assert loaded.digests()["train data"] == Pairs(left, [words[::-1] for words in left]).digest
     assert "filters: 11 of 13 pairs kept; 2 with a side below 2 words" in capsys.readouterr().err
     report = json.loads(folder.filters.read_text())
@@ -37,7 +37,7 @@ def test_only_training_pairs_are_filtered_and_the_run_is_of_what_is_left(experim
     without = replace(experiment, filters=FilterConfig())
     folder = runs.start(tmp_path / "run", without)
     loaded = data.load(without, folder, data_mesh(1))
-    assert len(loaded.train) == 13
+    assert len(loaded.splits.train) == 13
     assert not folder.filters.exists()
     assert "filters" not in capsys.readouterr().err
     assert identity_difference(without, experiment) == ["filters.min_length: None -> 2"]

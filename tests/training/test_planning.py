@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from transformer_jax import programs, topologies
+from transformer_jax import accelerators, programs, topologies
 from transformer_jax.config import BatchConfig, Experiment, MeshConfig, ModelConfig, Numerals, TrainingConfig
 from transformer_jax.errors import InputError
 from transformer_jax.runs import load_experiment
@@ -123,6 +123,38 @@ class TestCounts:
         kinds = programs.moved_by_kind(made.collectives)
         assert kinds["all-reduce"][1] > made.memory.parameters  # the gradients, if nothing else
         assert "all-gather" in kinds
+
+
+class TestEstimate:
+    def test_hours_of_the_big_model_by_hand(self):
+        made = planning.estimate(load_experiment(BIG), "A100", 8)
+        assert (made.kind, made.count, made.share, made.steps) == ("NVIDIA A100", 8, 0.45, 300_000)
+        seconds = 32_954_344_538_112 / (8 * 312e12 * 0.45)
+        assert made.seconds == pytest.approx(seconds)
+        assert made.hours == pytest.approx(300_000 * seconds / 3600) == pytest.approx(2.445, abs=5e-4)
+
+    def test_twice_the_devices_or_the_share_is_half_the_time(self):
+        experiment = replace(EXPERIMENT, training=TrainingConfig(steps=7))
+        one = planning.estimate(experiment, "v5e", 1, share=0.25)
+        assert one.seconds == planning.step_operations(experiment) / (197e12 * 0.25)
+        for other in (planning.estimate(experiment, "v5e", 2, 0.25), planning.estimate(experiment, "v5e", 1, 0.5)):
+            assert 2 * other.hours == one.hours == pytest.approx(7 * one.seconds / 3600)
+
+    def test_what_is_assumed_is_less_for_narrow_models(self):
+        assert planning.assumed_share(EXPERIMENT) == 0.3
+        assert planning.assumed_share(load_experiment(BIG)) == 0.45
+
+    def test_short_names_are_those_of_one_device_each(self):
+        names = accelerators.SHORT_NAMES
+        assert (names["h100"], names["a100-80gb-pcie"]) == ("NVIDIA H100", "NVIDIA A100 80GB PCIe")
+        assert len({*names.values()}) == len(names)
+        assert all(accelerators.peak_operations(kind) for kind in names.values())
+
+    def test_mistakes(self):
+        with pytest.raises(InputError, match=r"--on p100:8: no such device; known are a10, .*v5e"):
+            planning.estimate(load_experiment(BIG), "p100", 8)
+        with pytest.raises(InputError, match=r"training\.epochs=3 .* --training\.steps N"):
+            planning.estimate(EXPERIMENT, "h100", 8)
 
 
 class TestFit:

@@ -33,6 +33,7 @@ def _evaluate_of(run: Path, experiment: Experiment) -> Callable[..., int]:
         source: Path | None = None,
         target: Path | None = None,
         against: Path | None = None,
+        tokenised: str | None = None,
         data_dir: Annotated[str | None, tyro.conf.arg(name="data.dir")] = None,
         step: int | None = None,
         devices: int = 1,
@@ -46,6 +47,8 @@ def _evaluate_of(run: Path, experiment: Experiment) -> Callable[..., int]:
             target: the file of their translations.
             against: translations of the same sentences by another system, a file with one a line: compares the two by
                 paired bootstrap.
+            tokenised: a language such as de: also BLEU on the tokens that Moses makes of it, with and without
+                hyphenated compounds split, as papers before sacrebleu have it.
             data_dir: the folder of the experiment's data, where it has moved.
             step: the checkpoint to evaluate; None is the best, or the newest where none was measured.
             devices: that share the sentences; -1 is all there are.
@@ -54,11 +57,11 @@ def _evaluate_of(run: Path, experiment: Experiment) -> Callable[..., int]:
         if source is not None and target is not None:
             name, pairs = f"file-{source.name}", _pairs_of_files(source, target)  # no split is called so
         elif source is None and target is None:
-            name, pairs = split, _pairs_of_split(folder, experiment.data, split, data_dir)
+            name, pairs = split, _pairs_of_split(folder, experiment.data_of(split), split, data_dir)
         else:
             raise InputError("--source and --target belong together: give both, or neither to evaluate a split")
         others = None if against is None else _others(against, len(pairs.targets))
-        _evaluate(folder, experiment, decoding, pairs, name, step, others, devices)
+        _evaluate(folder, experiment, decoding, pairs, name, step, others, tokenised, devices)
         return 0
 
     return evaluate
@@ -108,14 +111,17 @@ def _evaluate(
     name: str,
     step: int | None,
     others: Sequence[str] | None,
+    tokenised: str | None,
     devices: int,
 ) -> None:
     """Prints loss and scores, and writes translations and scores, where the run has learned to translate."""
     from transformer_jax import sharding
     from transformer_jax.training import evaluation
     from transformer_jax.training.data import BatchMaker
+    from transformer_jax.training.tokenised import TokenisedBleu
     from transformer_jax.translation import Translator, load_tokenizers, read_parameters
 
+    counter = None if tokenised is None else TokenisedBleu(tokenised)
     mesh = sharding.data_mesh(devices)
     tokenizers = load_tokenizers(folder)
     params, step = read_parameters(folder, experiment, mesh, step)
@@ -132,8 +138,13 @@ def _evaluate(
     tokenizer = experiment.evaluation.bleu_tokenizer
     translations, scores = evaluation.translate_and_score(translator, pairs, bleu_tokenizer=tokenizer)
     context = {"step": step, "decoding": dataclasses.asdict(config), **losses}
+    on_tokens = None if counter is None else counter.score(translations, pairs.targets)
+    if on_tokens is not None:
+        context["tokenised"] = dataclasses.asdict(on_tokens)
     path = evaluation.write_translations(folder.translations, name, translations, scores, **context)
     print(f"{name}: {scores}")
+    if on_tokens is not None:
+        print(f"{name}: {on_tokens}")
     if others is not None:
         for line in evaluation.compare(translations, others, pairs.targets, bleu_tokenizer=tokenizer):
             print(line)

@@ -3,6 +3,10 @@
     transformer-jax plan FILE --mesh.data 16 --mesh.fsdp 16 [--FIELD VALUE ...]
     transformer-jax plan FILE --topology v5e:16x16 --mesh.fsdp 16 [--FIELD VALUE ...]
 
+Or compiles nothing, and estimates from the operations of a step how long the run takes.
+
+    transformer-jax plan FILE --on h100:8 [--price 2.5] [--FIELD VALUE ...]
+
 Every field of the experiment is a flag, such as --batch.rows 256;
 transformer-jax plan FILE --help lists them with the values of the file.
 """
@@ -20,7 +24,7 @@ from transformer_jax.errors import FAILED_CHECK, InputError
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
-    from transformer_jax.training.planning import Plan
+    from transformer_jax.training.planning import Estimate, Plan
 
 _MIB, _GIB = 2**20, 2**30
 
@@ -36,18 +40,68 @@ def _plan_of(default: Experiment) -> Callable[..., int]:
         topology: str | None = None,
         memory: float | None = None,
         fit_batch: bool = False,
+        on: str | None = None,
+        share: float | None = None,
+        price: float | None = None,
     ) -> int:
         """Parameters, memory of a device, transfers between devices and operations of one training step.
+
+        With --on: hours of the run, by its operations, and what they cost.
 
         Args:
             experiment: the experiment of the file, each of its fields a flag.
             topology: compiles with the TPU compiler for these chips, such as v5e:2x4; None simulates CPU devices.
             memory: GiB that a device has; None is what the topology has.
             fit_batch: finds the most rows of a batch that fit in the memory.
+            on: devices and how many, such as h100:8, a100:8 or v5e:8; compiles nothing.
+            share: of what these devices can do at most, 0 to 1; None is what this project aims at.
+            price: of one of them for an hour, in any currency.
         """
+        if on is not None:
+            if topology is not None or memory is not None or fit_batch:
+                raise InputError(f"--on {on}: compiles nothing; leave out --topology, --memory and --fit-batch")
+            return _estimate(experiment, on, share, price)
+        if share is not None or price is not None:
+            raise InputError("--share and --price: on which devices? --on h100:8 says it")
         return _plan(experiment, topology, memory, fit_batch)
 
     return plan
+
+
+def _estimate(experiment: Experiment, on: str, share: float | None, price: float | None) -> int:
+    """Prints how long a run takes; returns the exit code."""
+    name, _, count = on.partition(":")
+    if not (count.isascii() and count.isdigit() and int(count) > 0):
+        raise InputError(f"--on {on}: a device and how many of them, such as h100:8")
+    if share is not None and not 0 < share <= 1:
+        raise InputError(f"--share {share}: above 0 and at most 1")
+    if price is not None and price <= 0:
+        raise InputError(f"--price {price}: above 0")
+    from transformer_jax.training import initial, planning
+
+    experiment = initial.resolved(experiment)
+    made = planning.estimate(experiment, name, int(count), share)
+    print("\n".join(_estimate_lines(made, experiment, assumed=share is None, price=price)))
+    return 0
+
+
+def _estimate_lines(made: "Estimate", experiment: Experiment, *, assumed: bool, price: float | None) -> Iterator[str]:
+    batch, dtype = experiment.batch, experiment.model.dtype
+    note = "" if dtype == "bfloat16" else f", in which this model does not compute: --model.dtype is {dtype}"
+    lengths = batch.source_length, batch.target_length
+    source, target = (batch.rows * length for length in lengths)
+    of_device = " + ".join(f"{batch.rows * length / made.count:,.0f}" for length in lengths)
+    yield f"{made.count} devices: {made.kind}, each of {made.peak / 1e12:,.0f} TFLOP/s at most in bfloat16{note}"
+    yield ""
+    yield f"steps            {made.steps:,}"
+    yield f"tokens of a step {source:,} + {target:,} with padding, {of_device} a device"
+    yield f"FLOPs of a step  {made.operations:,}: those of its matrix products"
+    aim = ": assumed, an aim of this project that was not measured" if assumed else ""
+    yield f"share of peak    {made.share:.0%}{aim}"
+    yield f"time             {made.seconds:.4f} s a step, {made.hours:,.2f} hours; without evaluations and saves"
+    device_hours = made.count * made.hours
+    cost = "--price tells what they cost" if price is None else f"{device_hours * price:,.2f} at {price} each"
+    yield f"device-hours     {device_hours:,.2f}; {cost}"
 
 
 def _plan(experiment: Experiment, topology: str | None, memory: float | None, fit_batch: bool) -> int:

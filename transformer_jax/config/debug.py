@@ -36,6 +36,7 @@ def debug_variant(experiment: Experiment) -> Experiment:
         init_from=None,
         finetuning=FinetuningConfig(),
         data=_data(objective),
+        held_out=None,
         prepared=None,
         filters=FilterConfig(),
         objective=objective,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import Literal
 
 from transformer_jax.checked import checked_from_json, config, fields_of, leaves_of, placement, require
 from transformer_jax.config.data import BatchConfig, TokenizerConfig
@@ -13,7 +14,7 @@ from transformer_jax.config.mixture import MixtureConfig
 from transformer_jax.config.model import ModelConfig
 from transformer_jax.config.objectives import Classification, ObjectiveConfig, Translation
 from transformer_jax.config.optimizer import Adam, OptimizerConfig, PaperSchedule, ScheduleConfig, ScheduleFree
-from transformer_jax.config.sources import DataConfig
+from transformer_jax.config.sources import DataConfig, HeldOutConfig
 from transformer_jax.config.training import (
     CheckpointConfig,
     EvaluationConfig,
@@ -29,6 +30,7 @@ class Experiment:
     init_from: str | None = placement(default=None)  # a public checkpoint or a run folder to start from
     finetuning: FinetuningConfig = FinetuningConfig()
     data: DataConfig
+    held_out: HeldOutConfig = None  # where pairs for validation and test come from; None is data
     prepared: str | None = placement(default=None)  # folder of token shards, by the verb prepare, of the training data
     filters: FilterConfig = FilterConfig()
     objective: ObjectiveConfig = Translation()
@@ -88,6 +90,10 @@ class Experiment:
             self.mesh.tensor <= 0 or model.num_heads % self.mesh.tensor == 0,
             f"mesh.tensor={self.mesh.tensor} does not divide model.num_heads={model.num_heads}",
         )
+
+    def data_of(self, split: Literal["train", "validation", "test"]) -> DataConfig:
+        """Where the examples of a split come from."""
+        return self.data if split == "train" or self.held_out is None else self.held_out
 
 
 def _check_parts(model: ModelConfig, objective: ObjectiveConfig) -> None:

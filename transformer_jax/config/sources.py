@@ -134,6 +134,17 @@ class TensorflowDataset:
 
 
 @config
+class SacrebleuSet:
+    """Pairs of the test sets that sacrebleu knows, each by its name there; fetched once, into its own folder."""
+
+    kind: Literal["sacrebleu"] = "sacrebleu"
+    pair: str  # source and target, such as en-de
+    train: str | None = placement(default=None)  # set of the training pairs
+    validation: str | None = placement(default=None)  # set of the validation pairs, such as wmt13
+    test: str | None = placement(default=None)  # set of the test pairs, such as wmt14/full
+
+
+@config
 class OwnData:
     """Examples of a class of your own; see `transformer_jax.data.sources.Source`."""
 
@@ -151,7 +162,7 @@ class OwnData:
         require("dir" not in names, f"arguments={names}: dir is a field of its own")
 
 
-DataConfig = Annotated[
+_Data: TypeAlias = (
     Numerals
     | TextFiles
     | TsvFiles
@@ -160,6 +171,9 @@ DataConfig = Annotated[
     | PlainText
     | HuggingFaceDataset
     | TensorflowDataset
-    | OwnData,
-    pydantic.Field(discriminator="kind"),
-]
+    | SacrebleuSet
+    | OwnData
+)
+
+DataConfig = Annotated[_Data, pydantic.Field(discriminator="kind")]
+HeldOutConfig = Annotated[_Data | None, pydantic.Field(discriminator="kind")]

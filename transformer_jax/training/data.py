@@ -99,11 +99,12 @@ def load_splits(experiment: Experiment) -> Splits:
     """
     train: Pairs | Shards
     train = _loaded(experiment.data, "train", "data") if experiment.prepared is None else open_shards(experiment)
-    validation, test = load_pairs(experiment.data, "validation"), load_pairs(experiment.data, "test")
+    held_out = "data" if experiment.held_out is None else "held_out"
+    validation, test = (load_pairs(experiment.data_of(split), split) for split in ("validation", "test"))
     if validation is None and (experiment.training.patience is not None or experiment.evaluation.metric != "loss"):
-        raise InputError("data.validation: early stopping and the best checkpoint need validation pairs")
-    _check_some(validation, experiment.data, "validation", "data")
-    _check_some(test, experiment.data, "test", "data")
+        raise InputError(f"{held_out}.validation: early stopping and the best checkpoint need validation pairs")
+    _check_some(validation, experiment.data_of("validation"), "validation", held_out)
+    _check_some(test, experiment.data_of("test"), "test", held_out)
     mixed = (_loaded(task.data, "train", f"task {number}") for number, task in enumerate(experiment.mixture.tasks))
     report = None
     if experiment.filters != FilterConfig() and isinstance(train, Pairs):

@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from transformer_jax import programs, sharding
+from transformer_jax import accelerators, programs, sharding
 from transformer_jax.config import Experiment
 from transformer_jax.data.batch import Batch, Side
+from transformer_jax.errors import InputError
 from transformer_jax.programs import Collective
 from transformer_jax.training.step import Trainer
 
@@ -211,6 +212,67 @@ def step_operations(experiment: Experiment) -> int:
     head = model.width if model.classes or model.output_head else 0
     logits = target * model.width * (head + (model.classes or model.vocab_size))
     return 3 * 2 * (model.encoder_layers * encoder + model.decoder_layers * decoder + logits)
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """How long the steps of a run take on devices that do a given share of what they can do at most.
+
+    Attributes:
+        kind: the devices, as jax calls them.
+        count: how many they are.
+        peak: operations a second of one of them in bfloat16, by its maker.
+        share: of the peak, which somebody assumed.
+        steps: of the run.
+        operations: of one step, by `step_operations`.
+    """
+
+    kind: str
+    count: int
+    peak: float
+    share: float
+    steps: int
+    operations: int
+
+    @property
+    def seconds(self) -> float:
+        """Of one step."""
+        return self.operations / (self.count * self.peak * self.share)
+
+    @property
+    def hours(self) -> float:
+        """Of all steps, without evaluations, saves and compilations."""
+        return self.steps * self.seconds / 3600
+
+
+def estimate(experiment: Experiment, name: str, count: int, share: float | None = None) -> Estimate:
+    """How long an experiment trains on so many devices.
+
+    Args:
+        experiment: of its data nothing is read.
+        name: of the devices, in short.
+        count: how many they are.
+        share: of their peak; None is that of `assumed_share`.
+
+    Raises:
+        InputError: on a device that is not known, and on a run whose number of steps depends on its data.
+    """
+    kind, steps = accelerators.SHORT_NAMES.get(name.lower()), experiment.training.steps
+    peak = None if kind is None else accelerators.peak_operations(kind)
+    if kind is None or peak is None:
+        raise InputError(f"--on {name}:{count}: no such device; known are {', '.join(accelerators.SHORT_NAMES)}")
+    if steps is None:
+        raise InputError(
+            f"--on: training.epochs={experiment.training.epochs} is as many steps as the data gives; "
+            "--training.epochs None --training.steps N says how many"
+        )
+    share = assumed_share(experiment) if share is None else share
+    return Estimate(kind, count, peak, share, steps, step_operations(experiment))
+
+
+def assumed_share(experiment: Experiment) -> float:
+    """The share of a device's peak that training should reach: aims of this project, which nobody has measured yet."""
+    return 0.45 if experiment.model.width >= 1024 else 0.30
 
 
 def abstract_batch(experiment: Experiment, mesh: Mesh) -> Batch:

@@ -203,7 +203,9 @@ def _check_initial(experiment: Experiment, recorded: Mapping[str, str]) -> None:
 
 def _check_data(experiment: Experiment, recorded: Mapping[str, str], splits: datasets.Splits) -> None:
     kinds: tuple[Split, ...] = ("train", "validation", "test")
-    places: dict[str, tuple[DataConfig, Split]] = {f"{split} data": (experiment.data, split) for split in kinds}
+    places: dict[str, tuple[DataConfig, Split]] = {
+        f"{split} data": (experiment.data_of(split), split) for split in kinds
+    }
     places |= {f"task {number} data": (task.data, "train") for number, task in enumerate(experiment.mixture.tasks)}
     digests = splits.digests()
     changed = [

@@ -13,6 +13,7 @@ from transformer_jax.config import (
     OwnData,
     Parquet,
     PlainText,
+    SacrebleuSet,
     TensorflowDataset,
     TextFiles,
     TsvFiles,
@@ -24,6 +25,7 @@ from transformer_jax.data.sources.own import OwnSource
 from transformer_jax.data.sources.pairs import Pairs
 from transformer_jax.data.sources.parquet import read_parquet
 from transformer_jax.data.sources.plain import read_plain
+from transformer_jax.data.sources.sacrebleu_sets import read_sacrebleu
 from transformer_jax.data.sources.source import Example, Grouped, Source, Split
 from transformer_jax.data.sources.tensorflow_datasets import read_tensorflow_dataset
 from transformer_jax.data.sources.text import read_text
@@ -73,6 +75,10 @@ _KINDS = {
     PlainText: _of_files(read_plain),
     HuggingFaceDataset: _of_sets(read_hugging_face),
     TensorflowDataset: _of_sets(read_tensorflow_dataset),
+    SacrebleuSet: _Kind(
+        lambda data: _Splits(data, read_sacrebleu),
+        lambda data, split: f"{data.pair} of sacrebleu's set {getattr(data, split)!r}",
+    ),
     OwnData: _Kind(OwnSource, lambda data, split: f"split {split!r} of {data.source!r}"),
 }
 
@@ -109,7 +115,7 @@ def moved(data: DataConfig, folder: str) -> DataConfig:
     Raises:
         InputError: on data that is in no folder.
     """
-    if isinstance(data, Numerals):
+    if isinstance(data, Numerals | SacrebleuSet):
         raise InputError(f"--data.dir {folder}: data of kind {data.kind} is in no folder")
     return dataclasses.replace(data, dir=folder)
 
