@@ -2,7 +2,7 @@
 
     transformer-jax train experiments/bert_multi30k.py --workdir runs/bert_multi30k
 
-To expect: TODO.
+To expect: nothing is known yet: this file has not been run to its end.
 
 Half of BERT's objective, the half that lasted (Liu et al., 2019): no pairs of sentences. Text of your own: see
 gpt_multi30k.py. A classifier on top of such an encoder: parity_from_bert.py.

@@ -2,7 +2,7 @@
 
     transformer-jax train experiments/t5_multi30k.py --workdir runs/t5_multi30k
 
-To expect: TODO. What starts from it: multi30k_from_t5.py.
+To expect: nothing is known yet: this file has not been run to its end. What starts from it: multi30k_from_t5.py.
 """
 
 import dataclasses
