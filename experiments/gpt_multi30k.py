@@ -3,8 +3,8 @@
     transformer-jax train experiments/gpt_multi30k.py --workdir runs/gpt_multi30k
     echo "A dog" | transformer-jax generate runs/gpt_multi30k --sampling --top-p 0.9 --nbest 5
 
-To expect: on test_2016_flickr a loss of 3.114 nats a token, perplexity 22.5, 1.099 bits a byte, after 41 minutes on 2 CPU
-cores beside much other work.
+To expect: on test_2016_flickr a loss of 3.114 nats a token, perplexity 22.5, 1.099 bits a byte, after 41 minutes on 2
+CPU cores beside much other work.
 
 Text of your own: --data.dir DIR --data.train 'corpus/*.txt.gz' --data.validation held_out.txt --data.test None, and a
 vocabulary and a model of its size. The files of Multi30k: see multi30k_en_de.py, which fetches them.
