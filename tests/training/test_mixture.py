@@ -74,3 +74,13 @@ def test_rates_are_for_all_or_none():
         Task(data=PlainText(), rate=-1.0)
     with pytest.raises(InputError, match=r"temperature=0\.5 must be at least 1"):
         MixtureConfig(temperature=0.5)
+
+
+def test_a_run_with_drawn_pieces_resumes_exactly(words, devices, tmp_path):
+    devices(1)
+    chosen = experiment(words, steps=8, tokenizer=TokenizerConfig(sampling=0.2))
+    assert train(chosen, tmp_path / "whole") == 0
+    assert train(chosen, tmp_path / "parts", until=5) == 0
+    assert train(chosen, tmp_path / "parts") == 0
+    whole, parts = (RunFolder(tmp_path / name) for name in ("whole", "parts"))
+    assert whole.metrics.read_bytes() == parts.metrics.read_bytes()

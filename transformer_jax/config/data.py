@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from transformer_jax.checked import config, require, require_positive
+from transformer_jax.checked import config, require, require_positive, require_share
 
 
 @config
@@ -13,11 +13,15 @@ class TokenizerConfig:
     joint: bool = True  # one vocabulary for both sides
     character_coverage: float = 1.0  # share of characters kept; the rest become the unknown piece
     split_digits: bool = False  # every digit a piece
+    sampling: float = (
+        0.0  # of training pairs, other pieces in every epoch; of bpe the merges left out, of unigram a power
+    )
     examples: int | None = None  # that it is trained on at most, drawn from all of them; None is all
     masks: int = 0  # pieces that stand for what is masked; one, or with spans as many as a text may have of them
 
     def __post_init__(self) -> None:
         require(0 < self.character_coverage <= 1, f"character_coverage={self.character_coverage} must be in (0, 1]")
+        require_share(self, "sampling")
         if self.examples is not None:
             require_positive(self, "examples")
         require(self.masks >= 0, f"masks={self.masks} must not be negative")

@@ -9,14 +9,22 @@ from transformer_jax.data.corpus import Corpus, corpus_of
 from transformer_jax.data.laps import laps_of
 from transformer_jax.data.objectives import objective_of
 from transformer_jax.data.pipeline import Pipeline
+from transformer_jax.data.sampled import SampledCorpus
 from transformer_jax.data.shards import Shards
 from transformer_jax.data.sources import Pairs
 from transformer_jax.data.tokenizer import Tokenizers
 from transformer_jax.data.tokens import labelled, tokenise
+from transformer_jax.errors import InputError
 
 
 def examples_of(
-    pairs: Pairs, config: ObjectiveConfig, tokenizers: Tokenizers, batch: BatchConfig, seed: int, cache_dir: Path
+    pairs: Pairs,
+    config: ObjectiveConfig,
+    tokenizers: Tokenizers,
+    batch: BatchConfig,
+    seed: int,
+    cache_dir: Path,
+    sampling: float = 0.0,
 ) -> Corpus:
     """The examples of pairs or plain texts, tokenised.
 
@@ -27,6 +35,7 @@ def examples_of(
         batch: the shape of a batch, in whose rows examples have to fit.
         seed: of what is drawn.
         cache_dir: folder for the tokenised texts, made if need be; found again by their content.
+        sampling: how much of the pieces of pairs is drawn.
 
     Raises:
         InputError: where the data does not fit the objective, and where nothing is left.
@@ -37,7 +46,15 @@ def examples_of(
         tokens = labelled(pairs, config.labels, tokenizers, cache_dir)
     else:
         tokens = tokenise(pairs, tokenizers, cache_dir)
-    return corpus_of(tokens, objective, tokenizers, limits, seed)
+    corpus = corpus_of(tokens, objective, tokenizers, limits, seed)
+    if not sampling:
+        return corpus
+    if objective.longest is not None:
+        raise InputError(
+            f"tokenizer.sampling={sampling}: of pairs, not of what objective.kind={config.kind!r} learns from"
+        )
+    tokenizers.source.sample("", sampling, 0)  # which says so where it cannot
+    return SampledCorpus(corpus, pairs, objective, tokenizers, sampling, limits, seed)
 
 
 def examples_in(

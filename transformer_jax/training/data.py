@@ -8,7 +8,14 @@ from pathlib import Path
 from jax.sharding import Mesh
 
 from transformer_jax import processes, runs
-from transformer_jax.config import Classification, DataConfig, Experiment, FilterConfig, ObjectiveConfig
+from transformer_jax.config import (
+    Classification,
+    DataConfig,
+    Experiment,
+    FilterConfig,
+    ObjectiveConfig,
+    Translation,
+)
 from transformer_jax.data.batches import examples_in, examples_of
 from transformer_jax.data.corpus import Corpus
 from transformer_jax.data.filters import Report, filtered
@@ -140,9 +147,11 @@ class BatchMaker:
     def training(self, splits: Splits) -> Pipeline:
         """The batches of the training pairs, and of what is mixed with them."""
         mixture = self.experiment.mixture
-        corpora = [self._corpus("training", splits.train, self.experiment.objective)]
+        sampling = self.experiment.tokenizer.sampling
+        corpora = [self._corpus("training", splits.train, self.experiment.objective, sampling)]
         for number, (task, pairs) in enumerate(zip(mixture.tasks, splits.mixed, strict=True)):
-            corpora.append(self._corpus(f"task {number}", pairs, task.objective))
+            drawn = sampling if isinstance(task.objective, Translation) else 0.0
+            corpora.append(self._corpus(f"task {number}", pairs, task.objective, drawn))
         rates = [mixture.rate, *(task.rate for task in mixture.tasks)]
         sizes = [len(corpus) ** (1 / mixture.temperature) for corpus in corpora]
         return self._batches(corpora, [rate or size for rate, size in zip(rates, sizes, strict=True)])
@@ -151,13 +160,18 @@ class BatchMaker:
         """The batches of a split that is evaluated."""
         return self._batches([self._corpus(name, pairs, self.experiment.objective)], [1.0])
 
-    def _corpus(self, name: str, pairs: Pairs | Shards, config: ObjectiveConfig) -> Corpus:
+    def _corpus(self, name: str, pairs: Pairs | Shards, config: ObjectiveConfig, sampling: float = 0.0) -> Corpus:
         """The examples of an objective, after a line that says how many there are."""
         batch, seed = self.experiment.batch, self.experiment.seed
         if isinstance(pairs, Shards):
+            if sampling:
+                raise InputError(f"tokenizer.sampling={sampling}: not of token shards, which hold no text")
             plain, corpus = pairs.manifest.plain, examples_in(pairs, config, self.tokenizers, batch, seed)
         else:
-            plain, corpus = pairs.sources is None, examples_of(pairs, config, self.tokenizers, batch, seed, self.cache)
+            plain, corpus = (
+                pairs.sources is None,
+                examples_of(pairs, config, self.tokenizers, batch, seed, self.cache, sampling),
+            )
         dropped = "".join(f", {count:,} dropped with {reason}" for reason, count in corpus.dropped.items() if count)
         kept = corpus.total - sum(corpus.dropped.values())
         parts = "" if kept == len(corpus) else f" in {len(corpus):,} parts"
