@@ -2,7 +2,9 @@
 
 Each stage by itself, over all training pairs of the default experiment or of Multi30k: training the tokenizer, ids of
 both sides, the packing plan of an epoch, and its batches as arrays. A run pays the first two once, the third once an
-epoch, and the last beside each step, in a thread of its own.
+epoch, and the last beside each step, in a thread of its own. Then what is paid anew in every epoch by runs that draw: the
+examples of each objective that hides something of a text, on the target side alone, and pieces that are drawn (bpe,
+0.1); and by those that stream: tokens out of shards, in any order.
 """
 
 import argparse
@@ -10,17 +12,31 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from benchmarks import multi30k, timing
 from transformer_jax import sharding
-from transformer_jax.config import BatchConfig, Experiment
-from transformer_jax.data.batches import batches_of
-from transformer_jax.data.sources import load_pairs
-from transformer_jax.data.tokenizer import train_tokenizers
+from transformer_jax.config import (
+    BatchConfig,
+    Denoising,
+    Experiment,
+    MaskedLanguageModel,
+    ObjectiveConfig,
+    PrefixLanguageModel,
+    SpanCorruption,
+    Translation,
+)
+from transformer_jax.data.batches import batches_of, examples_in, examples_of
+from transformer_jax.data.corpus import Corpus
+from transformer_jax.data.shards import Manifest, Shards, write_lengths, write_shard
+from transformer_jax.data.sources import Pairs, load_pairs
+from transformer_jax.data.tokenizer import Tokenizers, train_tokenizers
+from transformer_jax.data.tokens import tokenise
 from transformer_jax.runs import load_experiment
 
 DEFAULT = Path(__file__).parents[1] / "experiments" / "numerals.py"
@@ -60,6 +76,58 @@ def stages(experiment: Experiment, batch: BatchConfig) -> Iterator[dict[str, Any
     yield row("ids of both sides", tokenised, tokens)
     yield row("the packing plan of an epoch", planned, tokens)
     yield row("its batches", made, tokens, **{"share of places filled": filled})
+    yield from drawn(pairs, experiment, batch)
+
+
+def drawn(pairs: Pairs, experiment: Experiment, batch: BatchConfig) -> Iterator[dict[str, Any]]:
+    """A row for each way to draw an epoch."""
+    masks = replace(experiment.tokenizer, masks=batch.target_length)
+    model = replace(experiment.model, vocab_size=experiment.model.vocab_size + batch.target_length)
+    tokenizers = train_tokenizers(masks, model, pairs.sources or (), pairs.targets)
+    texts, everything = Pairs(None, pairs.targets), np.arange(len(pairs))
+    ways: dict[str, tuple[Pairs, ObjectiveConfig, float]] = {
+        f"examples: {objective.kind}": (texts, objective, 0.0)
+        for objective in (MaskedLanguageModel(), SpanCorruption(), Denoising(), PrefixLanguageModel())
+    }
+    ways["examples: drawn pieces"] = (pairs, Translation(), 0.1)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, (own, objective, sampling) in ways.items():
+            corpus = examples_of(own, objective, tokenizers, batch, experiment.seed, Path(folder), sampling)
+            yield _timed(name, corpus, everything)
+        write_shards(pairs, tokenizers, Path(folder))
+        streamed = examples_in(Shards(Path(folder)), Translation(), tokenizers, batch, experiment.seed)
+        yield _timed("examples: from shards", streamed, np.random.default_rng(0).permutation(everything))
+
+
+def _timed(name: str, corpus: Corpus, chosen: np.ndarray) -> dict[str, Any]:
+    chosen = chosen[chosen < len(corpus)]
+    started = time.process_time()
+    examples = corpus.draw(0, chosen)
+    seconds = time.process_time() - started
+    tokens = int(examples.lengths.sum())
+    return {
+        "stage": name,
+        "CPU s": seconds,
+        "pairs / s": len(examples) / seconds,
+        "target tokens / s": None,
+        "tokens / s": tokens / seconds,
+    }
+
+
+def write_shards(pairs: Pairs, tokenizers: Tokenizers, folder: Path) -> None:
+    """All pairs in one shard, with what a folder of shards has beside it."""
+    tokens = tokenise(pairs, tokenizers, folder)
+    shard = write_shard(folder, 0, tokens, "<u4", pairs.digest)
+    write_lengths(folder, 1)
+    Manifest(
+        plain=False,
+        per_shard=len(pairs),
+        dtype="<u4",
+        experiment={},
+        digest=pairs.digest,
+        tokenizer=tokenizers.digest,
+        shards=(shard,),
+    ).save(folder)
 
 
 def main() -> None:

@@ -54,13 +54,17 @@ def mask_tokens(
         replaced: the share of them that are another token.
         starts: which tokens begin a word; words are predicted whole. None: every token alone.
     """
-    units = np.arange(len(tokens)) if starts is None else np.cumsum(starts) - starts[0]
-    order = random.permutation(units[-1] + 1)
     wanted = max(1, round(share * len(tokens)))
-    covered = np.cumsum(np.bincount(units)[order])
-    chosen = order[: max(1, int(np.searchsorted(covered, wanted, side="right")))]
-    places = np.flatnonzero(np.isin(units, chosen))
-    fate, others = random.random(len(places)), random.choice(words, len(places))
+    if starts is None:
+        places = np.sort(random.permutation(len(tokens))[:wanted])
+    else:
+        units = np.cumsum(starts) - starts[0]
+        order = random.permutation(units[-1] + 1)
+        covered = np.cumsum(np.bincount(units)[order])
+        hidden = np.zeros(len(order), bool)
+        hidden[order[: max(1, int(np.searchsorted(covered, wanted, side="right")))]] = True
+        places = np.flatnonzero(hidden[units])
+    fate, others = random.random(len(places)), words[random.integers(len(words), size=len(places))]
     seen = np.where(fate < masked, mask, np.where(fate < masked + replaced, others, tokens[places]))
     changed = tokens.copy()
     changed[places] = seen

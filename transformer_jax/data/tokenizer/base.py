@@ -45,7 +45,10 @@ class SpecialTokens:
 
     def frame(self, ids: Int[np.ndarray, " T"]) -> Int[np.ndarray, " U"]:
         """The ids of a sentence with what stands around it."""
-        return np.concatenate([self.before, ids, [self.eos], self.behind]).astype(np.int32)
+        start, end = len(self.before), len(self.before) + len(ids)
+        framed = np.empty(len(ids) + self.frames, np.int32)
+        framed[:start], framed[start:end], framed[end], framed[end + 1 :] = self.before, ids, self.eos, self.behind
+        return framed
 
 
 class Tokenizer(abc.ABC):
