@@ -89,6 +89,7 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
 def randomise(model: Any, untied: bool, seed: int) -> None:
     """Weights and biases, norms and offsets of the model, far from their defaults."""
     generator = torch.Generator().manual_seed(seed)
+    sharp = ("attn.q_proj.weight",) if model.config.model_type == "marian" else ()
     if untied:
         model.lm_head.weight = torch.nn.Parameter(torch.empty(WORDS, model.config.d_model))
     with torch.no_grad():
@@ -98,8 +99,9 @@ def randomise(model: Any, untied: bool, seed: int) -> None:
                 continue
             noise = torch.randn(value.shape, generator=generator)
             norm = "norm" in name.lower() or ".ln_" in name
-            # Of T5, whose products of queries and keys are not scaled: sharper, they would magnify every rounding.
-            spread = 0.1 if name.endswith("Attention.q.weight") else 0.5
+            # Of T5, whose products of queries and keys are not scaled, and of Marian, whose norms come last: sharper,
+            # they would magnify every rounding, by more than what logits may be off.
+            spread = 0.1 if name.endswith(("Attention.q.weight", *sharp)) else 0.5
             value.copy_(1 + 0.3 * noise if norm and name.endswith("weight") else spread * noise)
 
 
