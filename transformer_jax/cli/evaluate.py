@@ -128,7 +128,7 @@ def _evaluate(
     batch = dataclasses.replace(experiment.batch, rows=sharding.shared_rows(mesh, experiment.batch.rows))
     here = dataclasses.replace(experiment, batch=batch)
     batches = BatchMaker(here, tokenizers, mesh, folder.cache).evaluation(name, pairs)
-    losses = evaluation.measure(experiment, params, batches, pairs, name)
+    losses = evaluation.measure(experiment, params, batches, pairs, name, mesh)
     print(", ".join(f"{metric} {value:.4f}" for metric, value in losses.items()))
     if experiment.objective.kind != "translation":
         print(f"checkpoint of step {step:,}")

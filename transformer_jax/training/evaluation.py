@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import jax
+from jax.sharding import Mesh
 from sacrebleu.metrics import BLEU, CHRF, TER
 from sacrebleu.significance import PairedTest, Result
 
+from transformer_jax import sharding
 from transformer_jax.config import Experiment, ObjectiveConfig
 from transformer_jax.data.batch import Batch
 from transformer_jax.data.pipeline import Pipeline
@@ -62,11 +64,11 @@ def evaluate_loss(eval_step: EvalStep, params: Parameters, batches: Iterable[Bat
 
 
 def measure(
-    experiment: Experiment, params: Parameters, batches: Pipeline, pairs: Pairs, split: str
+    experiment: Experiment, params: Parameters, batches: Pipeline, pairs: Pairs, split: str, mesh: Mesh
 ) -> dict[str, float]:
-    """The metrics of the examples of a split."""
-    model = Transformer(experiment.model)
-    eval_step = jax.jit(functools.partial(batch_evaluation, model))
+    """The metrics of the examples of a split, whose batches and parameters lie on a mesh."""
+    evaluated = sharding.on_mesh(mesh, functools.partial(batch_evaluation, Transformer(experiment.model)))
+    eval_step = jax.jit(evaluated, out_shardings=sharding.replicated(mesh))
     with contextlib.closing(batches.one_epoch()) as epoch:
         sums = evaluate_loss(eval_step, params, epoch)
     return metrics_of(experiment.objective, sums, split, pairs)

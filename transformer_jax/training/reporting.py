@@ -50,7 +50,7 @@ def _measured(
 ) -> dict[str, Any]:
     """The loss of a split, and what else its objective is measured by."""
     batches = BatchMaker(experiment, data.tokenizers, mesh, folder.cache).evaluation(split, pairs)
-    metrics = evaluation.measure(experiment, params, batches, pairs, split)
+    metrics = evaluation.measure(experiment, params, batches, pairs, split, mesh)
     say(f"{split}: " + ", ".join(f"{name.partition('/')[2]} {value:.4f}" for name, value in metrics.items()))
     return metrics
 
