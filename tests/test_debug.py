@@ -36,7 +36,12 @@ def trained(tmp_path_factory):
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_it_trains_three_steps_and_is_measured(file: Path, trained):
-    folder = trained(debug_variant(load_experiment(file)))
+    small = debug_variant(load_experiment(file))
+    if file.stem != "numerals":  # one translates on the way, too; all that translate do so at their end
+        small = dataclasses.replace(
+            small, evaluation=dataclasses.replace(small.evaluation, translations=0, metric="loss")
+        )
+    folder = trained(small)
     lines = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
     losses = [line["train/loss"] for line in lines if "train/loss" in line]
     assert len(losses) == 3

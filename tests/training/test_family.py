@@ -68,9 +68,9 @@ KINDS = {
     "causal": (experiment("text", CausalLanguageModel(), 40, encoder_layers=0, decoder_layers=1), 2.6),
     "masked": (
         experiment(
-            "text", MaskedLanguageModel(share=0.3), 240, 1, encoder_layers=1, decoder_layers=0, output_head=True
+            "text", MaskedLanguageModel(share=0.3), 120, 1, encoder_layers=1, decoder_layers=0, output_head=True
         ),
-        2.9,
+        3.3,
     ),
     "spans": (experiment("text", SpanCorruption(), 40, 9, encoder_layers=1, decoder_layers=1), 2.0),
     "classification": (

@@ -83,7 +83,8 @@ def test_sums_of_logits_by_a_table_that_is_gathered_in_blocks_of_unequal_sizes()
 
     def gradients(*arrays):
         def weighted(x, table, bias):
-            return sum((weights[i] * part).sum() for i, part in enumerate(vocabulary_sums(x, table, targets, bias)))
+            *sums, _ = vocabulary_sums(x, table, targets, bias)  # the largest has no gradient
+            return sum((weights[i] * part).sum() for i, part in enumerate(sums))
 
         return jax.value_and_grad(weighted, argnums=(0, 1, 2))(*arrays)
 
