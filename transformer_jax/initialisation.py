@@ -35,8 +35,7 @@ def _drawn(config: ModelConfig, key: Key[Array, ""]) -> Parameters:
     model = Transformer(config, unroll=1)  # the same bits, and of 6 + 6 layers XLA compiles one each
     tokens = jnp.zeros((1, 2), jnp.int32)
     if not config.decoder_layers:
-        predicts = "encode_logits" if config.output_head else "encode"
-        return model.init(key, tokens, method="encode_classes" if config.classes else predicts)["params"]
+        return model.init(key, tokens, method="encode_classes" if config.classes else "encode_logits")["params"]
     if not config.encoder_layers:
         return model.init(key, tokens, method="decode")["params"]
     return model.init(key, tokens, tokens)["params"]
