@@ -2,8 +2,8 @@
 
 Each stage by itself, over all training pairs of the default experiment or of Multi30k: training the tokenizer, ids of
 both sides, the packing plan of an epoch, and its batches as arrays. A run pays the first two once, the third once an
-epoch, and the last beside each step, in a thread of its own. Then what is paid anew in every epoch by runs that draw: the
-examples of each objective that hides something of a text, on the target side alone, and pieces that are drawn (bpe,
+epoch, and the last beside each step, in a thread of its own. Then what is paid anew in every epoch by runs that draw:
+the examples of each objective that hides something of a text, on the target side alone, and pieces that are drawn (bpe,
 0.1); and by those that stream: tokens out of shards, in any order.
 """
 
