@@ -49,6 +49,7 @@ def test_models_with_other_halves_are_refused(refused, trained, language_model, 
     refused(["translate", language_model], "encoder_layers=0", "a translator needs both")
     refused(["generate", classifier], "what generates has no encoder")
     refused(["export", language_model, "folder"], "encoder_layers=0")
+    refused(["attend", classifier, "ab"], "the model has an encoder or a decoder alone")
 
 
 def test_a_missing_file_is_named(refused, language_model, tmp_path):

@@ -56,6 +56,8 @@ def _attend_of(run: Path, experiment: Experiment) -> Callable[..., int]:
 def _check(layer: int, model: ModelConfig, path: Path) -> None:
     """What is known to be wrong before anything is compiled."""
     depth = min(model.encoder_layers, model.decoder_layers)
+    if not depth:
+        raise InputError("the model has an encoder or a decoder alone: what is drawn are the heads of both")
     if not 1 <= abs(layer) <= depth:
         raise InputError(f"--layer {layer}: encoder and decoder have the layers 1 to {depth}, or -{depth} to -1")
     if path.suffix != ".png":
