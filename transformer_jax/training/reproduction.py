@@ -209,12 +209,19 @@ def _check_data(experiment: Experiment, recorded: Mapping[str, str], splits: dat
     places |= {f"task {number} data": (task.data, "train") for number, task in enumerate(experiment.mixture.tasks)}
     digests = splits.digests()
     changed = [
-        f"{place_of(*place)}: not the {name} of the run: digest {digest}, recorded {was}"
+        f"{_told(experiment, *place)}: not the {name} of the run: digest {digest}, recorded {was}"
         for name, place in places.items()
         if (digest := digests.get(name)) != (was := recorded.get(name))
     ]
     if changed:
         raise InputError(f"{'; '.join(changed)}; bring it back, or give the folder that has it with --data.dir")
+
+
+def _told(experiment: Experiment, data: DataConfig, split: Split) -> str:
+    """Where the examples of a split come from, for messages."""
+    if data is experiment.data and split == "train" and experiment.prepared is not None:
+        return f"--prepared {experiment.prepared}"
+    return place_of(data, split)
 
 
 def _start(original: _Original, experiment: Experiment, splits: datasets.Splits, new: RunFolder, digest: str) -> None:
