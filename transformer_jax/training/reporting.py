@@ -27,8 +27,9 @@ def report(experiment: Experiment, folder: RunFolder, data: Data, mesh: Mesh) ->
     split, pairs = ("test", data.splits.test) if data.splits.test else ("validation", data.splits.validation)
     results: dict[str, Any] = {"step": step}
     if pairs is not None:
-        measure = _translated if experiment.objective.kind == "translation" else _measured
-        results |= {"split": split, **measure(experiment, folder, data, mesh, params, split, pairs, step)}
+        reached = _Reached(experiment, folder, data, mesh, params, step)
+        measure = reached.translated if experiment.objective.kind == "translation" else reached.measured
+        results |= {"split": split, **measure(split, pairs)}
     if not processes.is_coordinator():
         return
     from transformer_jax import plots  # matplotlib, which takes a second to import, at the end of a run
@@ -38,49 +39,49 @@ def report(experiment: Experiment, folder: RunFolder, data: Data, mesh: Mesh) ->
     say(f"curves {folder.curves}, all of it in {folder.path}")
 
 
-def _measured(
-    experiment: Experiment,
-    folder: RunFolder,
-    data: Data,
-    mesh: Mesh,
-    params: Parameters,
-    split: str,
-    pairs: Pairs,
-    step: int,
-) -> dict[str, Any]:
-    """The loss of a split, and what else its objective is measured by."""
-    batches = BatchMaker(experiment, data.tokenizers, mesh, folder.cache).evaluation(split, pairs)
-    metrics = evaluation.measure(experiment, params, batches, pairs, split, mesh)
-    say(f"{split}: " + ", ".join(f"{name.partition('/')[2]} {value:.4f}" for name, value in metrics.items()))
-    return metrics
+@dataclasses.dataclass(frozen=True)
+class _Reached:
+    """The checkpoint that a run is known by."""
 
+    experiment: Experiment
+    folder: RunFolder
+    data: Data
+    mesh: Mesh
+    params: Parameters
+    step: int
 
-def _translated(
-    experiment: Experiment,
-    folder: RunFolder,
-    data: Data,
-    mesh: Mesh,
-    params: Parameters,
-    split: str,
-    pairs: Pairs,
-    step: int,
-) -> dict[str, Any]:
-    """Translations of a split and their scores, some of them shown, and one drawn with its attention."""
-    longest = experiment.batch.source_length
-    translator = Translator(experiment.model, params, data.tokenizers, experiment.decoding, mesh, longest=longest)
-    tokenizer = experiment.evaluation.bleu_tokenizer
-    translations, scores = evaluation.translate_and_score(translator, pairs, bleu_tokenizer=tokenizer)
-    sources = pairs.sources or ()
-    drawn = next((source for source in sources if source.strip()), None)
-    attended = None if drawn is None else translator.attend(drawn)
-    if processes.is_coordinator():
-        text = evaluation.write_translations(folder.translations, split, translations, scores, step=step)
-        for index in range(0, len(sources), -(-len(sources) // SAMPLES)):
-            say(f"  {sources[index]}\n    -> {translations[index]}")
-        if attended is not None:
-            from transformer_jax import plots  # likewise
+    def measured(self, split: str, pairs: Pairs) -> dict[str, Any]:
+        """The loss of a split, and what else its objective is measured by."""
+        maker = BatchMaker(self.experiment, self.data.tokenizers, self.mesh, self.folder.cache)
+        batches = maker.evaluation(split, pairs)
+        metrics = evaluation.measure(self.experiment, self.params, batches, pairs, split, self.mesh)
+        say(f"{split}: " + ", ".join(f"{name.partition('/')[2]} {value:.4f}" for name, value in metrics.items()))
+        return metrics
 
-            plots.attention(attended, folder.attention)
-        say(f"{split}: {scores}")
-        say(f"translations {text}, attention {folder.attention}")
-    return dataclasses.asdict(scores)
+    def translated(self, split: str, pairs: Pairs) -> dict[str, Any]:
+        """Translations of a split and their scores, some of them shown, and one drawn with its attention."""
+        experiment, folder = self.experiment, self.folder
+        translator = Translator(
+            experiment.model,
+            self.params,
+            self.data.tokenizers,
+            experiment.decoding,
+            self.mesh,
+            longest=experiment.batch.source_length,
+        )
+        tokenizer = experiment.evaluation.bleu_tokenizer
+        translations, scores = evaluation.translate_and_score(translator, pairs, bleu_tokenizer=tokenizer)
+        sources = pairs.sources or ()
+        drawn = next((source for source in sources if source.strip()), None)
+        attended = None if drawn is None else translator.attend(drawn)
+        if processes.is_coordinator():
+            text = evaluation.write_translations(folder.translations, split, translations, scores, step=self.step)
+            for index in range(0, len(sources), -(-len(sources) // SAMPLES)):
+                say(f"  {sources[index]}\n    -> {translations[index]}")
+            if attended is not None:
+                from transformer_jax import plots  # likewise
+
+                plots.attention(attended, folder.attention)
+            say(f"{split}: {scores}")
+            say(f"translations {text}, attention {folder.attention}")
+        return dataclasses.asdict(scores)
