@@ -19,6 +19,7 @@ from transformer_jax.cli.main import main
 from transformer_jax.config import (
     CausalLanguageModel,
     FilterConfig,
+    ModelConfig,
     PlainText,
     SpanCorruption,
     TextFiles,
@@ -168,6 +169,31 @@ def test_a_run_from_shards_resumes_exactly(pairs, shards, devices, tmp_path):
 
 
 class TestMistakes:
+    def test_the_same_text_in_other_pieces(self, pairs, shards, devices, tmp_path):
+        devices(1)
+        chosen = experiment(pairs, prepared=str(shards))
+        assert train(chosen, tmp_path / "run", until=2) == 0
+        other = shutil.copytree(shards, tmp_path / "other")
+        manifest = json.loads((other / "prepared.json").read_text())
+        (other / "prepared.json").write_text(json.dumps({**manifest, "tokenizer": "that of another version"}))
+        for folder, whose in ((tmp_path / "run", "that of the run"), (tmp_path / "new", "that beside the shards")):
+            with pytest.raises(InputError, match=f"made with the tokenizer that of another version, and {whose} is"):
+                train(dataclasses.replace(chosen, prepared=str(other)), folder)
+
+    def test_the_tokenizer_of_another_checkpoint(self, pairs, shards, devices, tmp_path):
+        devices(1)
+        other = dataclasses.replace(experiment(pairs).model, vocab_size=11)
+        assert train(experiment(pairs, model=other, steps=1), tmp_path / "start") == 0
+        prepare(experiment(pairs), tmp_path / "shards", per_shard=PER_SHARD)
+        manifest = json.loads((tmp_path / "shards" / "prepared.json").read_text())
+        facts = {**manifest["experiment"], "tokenizer": None, "vocab_size": None, "source_vocab_size": None}
+        (tmp_path / "shards" / "prepared.json").write_text(json.dumps({**manifest, "experiment": facts}))
+        chosen = experiment(
+            pairs, init_from=str(tmp_path / "start"), prepared=str(tmp_path / "shards"), model=ModelConfig(dropout=0.1)
+        )
+        with pytest.raises(InputError, match=rf"and that of {tmp_path}/start is"):
+            train(chosen, tmp_path / "run")
+
     def test_other_settings_than_they_were_made_with(self, pairs, shards, devices, tmp_path):
         devices(1)
         for changed, message in (

@@ -30,7 +30,7 @@ from transformer_jax.files import write_atomically
 from transformer_jax.runs import RunFolder
 from transformer_jax.training import initial
 from transformer_jax.training.metrics import say
-from transformer_jax.training.prepared import open_shards
+from transformer_jax.training.prepared import check_tokenizer, open_shards
 from transformer_jax.translation.ensembles import check_vocabulary
 
 INITIAL = "initial weights"  # by what environment.json knows them
@@ -90,6 +90,8 @@ def load(experiment: Experiment, folder: RunFolder, mesh: Mesh) -> Data:
         processes.on_coordinator(lambda: write_atomically(folder.filters, said.to_json()))
     processes.on_coordinator(lambda: _make_tokenizers(experiment, folder, splits))
     tokenizers = Tokenizers.load(folder.tokenizer)
+    if isinstance(splits.train, Shards):
+        check_tokenizer(splits.train, tokenizers.digest, "that of the run")
     check_vocabulary(tokenizers, experiment.model)
     maker = BatchMaker(experiment, tokenizers, mesh, folder.cache)
     training, evaluated = maker.training(splits), None
@@ -215,9 +217,16 @@ def _make_tokenizers(experiment: Experiment, folder: RunFolder, splits: Splits) 
 
 
 def make_tokenizers(experiment: Experiment, splits: Splits) -> Tokenizers:
-    """The tokenizers of a run that has none yet: those of what it starts from, or trained on all its training text."""
+    """The tokenizers of a run that has none yet: those of what it starts from, or trained on all its training text.
+
+    Token shards have theirs, trained on their own text alone.
+    """
     if isinstance(splits.train, Shards):
-        return Tokenizers.load(splits.train.folder / "tokenizer")
+        made = Tokenizers.load(splits.train.folder / "tokenizer")
+        check_tokenizer(splits.train, made.digest, "that beside the shards")
+        if experiment.init_from is not None:
+            check_tokenizer(splits.train, initial.tokenizers_of(experiment).digest, f"that of {experiment.init_from}")
+        return made
     return tokenizers_of_text(
         experiment, itertools.chain.from_iterable(pairs.examples() for pairs in (splits.train, *splits.mixed))
     )

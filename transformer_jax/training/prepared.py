@@ -55,3 +55,16 @@ def open_shards(experiment: Experiment) -> Shards:
     shards = Shards(Path(experiment.prepared))
     check_facts(shards.manifest.experiment, experiment, f"--prepared {experiment.prepared}")
     return shards
+
+
+def check_tokenizer(shards: Shards, digest: str, whose: str) -> None:
+    """Checks that shards were made with this tokenizer: the same text in other pieces is other data.
+
+    Raises:
+        InputError: where they were not.
+    """
+    if shards.manifest.tokenizer != digest:
+        raise InputError(
+            f"--prepared {shards.folder}: made with the tokenizer {shards.manifest.tokenizer}, and {whose} is "
+            f"{digest}; prepare another folder"
+        )
