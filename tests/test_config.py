@@ -13,7 +13,9 @@ from transformer_jax.config import (
     Adam,
     AdamW,
     BatchConfig,
+    CausalLanguageModel,
     CheckpointConfig,
+    Classification,
     DecodingConfig,
     EvaluationConfig,
     Experiment,
@@ -23,6 +25,7 @@ from transformer_jax.config import (
     Lion,
     LoggingConfig,
     MeshConfig,
+    MixtureConfig,
     ModelConfig,
     Muon,
     Numerals,
@@ -176,8 +179,33 @@ MISTAKES = [
     (experiment, {"mesh": MeshConfig(tensor=3)}, ["mesh.tensor=3", "model.num_heads=8"]),
     (
         experiment,
-        {"optimizer": ScheduleFree(), "training": TrainingConfig(steps=1, average_decay=0.9)},
+        {
+            "optimizer": ScheduleFree(),
+            "schedule": Schedule(kind="constant"),
+            "training": TrainingConfig(steps=1, average_decay=0.9),
+        },
         ["training.average_decay=0.9", "leave it out"],
+    ),
+    (experiment, {"optimizer": ScheduleFree()}, ["schedule.kind='paper'", "'constant'"]),
+    (
+        experiment,
+        {
+            "objective": CausalLanguageModel(),
+            "model": ModelConfig(encoder_layers=0),
+            "tokenizer": TokenizerConfig(sampling=0.1),
+        },
+        ["tokenizer.sampling=0.1", "pairs", "'causal'"],
+    ),
+    (MixtureConfig, {"rate": 2.0}, ["rate=2.0", "no tasks"]),
+    (MixtureConfig, {"temperature": 5.0}, ["temperature=5.0", "no tasks"]),
+    (
+        experiment,
+        {
+            "objective": Classification(),
+            "model": ModelConfig(decoder_layers=0, classes=2),
+            "filters": FilterConfig(min_length=3, source_scripts=("Latin",)),
+        },
+        ["filters.min_length=3", "is a class"],
     ),
     (experiment, {"schedule": Adam()}, ["schedule", "'adam'", "'paper'"]),
 ]
@@ -232,7 +260,10 @@ def test_heads_that_do_not_divide_the_width_have_a_width_of_their_own():
         {"data": TensorflowDataset(name="wmt14_translate/fr-en", target="fr", validation=None)},
         {"optimizer": Adam(epsilon=1e-7)},
         {"optimizer": AdamW(weight_decay=1 / 3)},
-        *({"optimizer": kind()} for kind in (Adafactor, Lion, Muon, ScheduleFree)),
+        *(
+            {"optimizer": kind(), "schedule": Schedule(kind="constant")}
+            for kind in (Adafactor, Lion, Muon, ScheduleFree)
+        ),
         {"schedule": PaperSchedule(warmup_steps=13)},
         *(
             {"schedule": Schedule(kind=kind, peak=0.1 + 0.2)}

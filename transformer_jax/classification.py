@@ -35,7 +35,7 @@ class Classified:
 
 
 class Classifier:
-    """Classifies texts; what becomes of one hangs on that one alone."""
+    """Classifies texts; what becomes of one depends on that one alone."""
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class Classifier:
             done += len(chunk)
 
     def _classify(self, texts: Sequence[str]) -> Iterator[Classified]:
-        """Those of one batch, each length by itself, so that no text hangs on those beside it."""
+        """Those of one batch, each length by itself, so that no text depends on those beside it."""
         room = self._longest - len(self._tokenizer.framed([]))
         encoded = self._tokenizer.encode(texts)
         framed = [self._tokenizer.framed(ids[:room]) for ids in encoded]

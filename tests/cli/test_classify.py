@@ -20,7 +20,7 @@ def test_each_line_gets_the_likeliest_label(piped, classifier):
     assert piped(["classify", classifier], content)[1].decode().splitlines() == [row[0] for row in rows]
 
 
-def test_a_line_hangs_on_no_other(piped, classifier):
+def test_a_line_depends_on_no_other(piped, classifier):
     flags = ["classify", classifier, "--probabilities"]
     alone = b"".join(piped(flags, line)[1] for line in (b"ab ab\n", b"c d\n", b"a\n"))
     together = piped(flags, b"ab ab\nc d\na\n")[1]

@@ -13,7 +13,7 @@ def test_a_line_begins_each_text(piped, language_model):
     assert [text[:n] for text, n in zip(lines_of(out), (5, 0, 1), strict=True)] == ["ab ab", "", "c"]
 
 
-def test_what_is_drawn_hangs_on_the_line_and_the_seed_alone(piped, language_model):
+def test_what_is_drawn_depends_on_the_line_and_the_seed_alone(piped, language_model):
     flags = ["generate", language_model, "--sampling"]
     content = b"ab\nab\nab\ncd d\n"
     _, out, _ = piped(flags, content)

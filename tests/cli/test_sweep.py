@@ -93,7 +93,7 @@ class TestGrid:
         ]
         assert [point.name for point in points] == NAMES
 
-    def test_a_name_hangs_on_no_order(self):
+    def test_a_name_depends_on_no_order(self):
         turned = grid.make(PLAIN, {"model.dropout": [0.2, 0.3, 0.1], "seed": [5, 3]}).points
         assert sorted(point.name for point in turned) == sorted(NAMES)
 

@@ -164,7 +164,7 @@ def test_a_label_is_predicted_at_the_beginning_of_its_text(make, reader: Reader)
             assert int(batch.source.tokens[row, positions[0]]) == source[0]
 
 
-def test_what_is_drawn_hangs_on_seed_epoch_and_example_alone(make, reader: Reader, tokenizers, tmp_path: Path):
+def test_what_is_drawn_depends_on_seed_epoch_and_example_alone(make, reader: Reader, tokenizers, tmp_path: Path):
     objective = MaskedLanguageModel()
     corpus = examples_of(PLAIN, objective, tokenizers, BATCH, 3, tmp_path)
     alone = corpus.draw(1, np.array([7, 2]))

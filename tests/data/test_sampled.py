@@ -1,25 +1,27 @@
 """Pieces that are drawn: the same for the same seed, the same text, and as often as they are probable."""
 
-import itertools
-import math
-from collections import Counter
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from transformer_jax.config import (
     BatchConfig,
+    CausalLanguageModel,
     Classification,
-    MaskedLanguageModel,
+    MeshConfig,
     ModelConfig,
     TokenizerConfig,
     Translation,
 )
 from transformer_jax.data.batches import examples_of
+from transformer_jax.data.laps import Windows
+from transformer_jax.data.pipeline import Pipeline
 from transformer_jax.data.sources import Pairs
-from transformer_jax.data.tokenizer import SPACE, Tokenizers, train_tokenizers
+from transformer_jax.data.tokenizer import Tokenizers, train_tokenizers
 from transformer_jax.errors import InputError
+from transformer_jax.sharding import make_mesh
 
 WORDS = ["walking", "walked", "talking", "low", "lower", "lowest", "newest", "widest"]
 PAIRS = Pairs(
@@ -48,7 +50,7 @@ def corpus(tokenizers: Tokenizers, tmp_path: Path):
     return make
 
 
-def test_a_draw_hangs_on_seed_epoch_and_pair_alone(corpus):
+def test_a_draw_depends_on_seed_epoch_and_pair_alone(corpus):
     everything = np.arange(37)
     whole, again = corpus().draw(1, everything), corpus().draw(1, everything[::-1])
     for index in everything.tolist():
@@ -77,29 +79,6 @@ def test_what_does_not_fit_stays_in_its_likeliest_pieces(corpus):
     assert all(made.target[i].tolist() == plain.target[i].tolist() for i in range(37) if stayed[i] and i % 5 == 4)
 
 
-def test_without_strength_sentence_piece_draws_what_it_would_encode(tokenizers: Tokenizers):
-    for text in PAIRS.sources:
-        assert tokenizers.source.sample(text, 1e-9, 7) == tokenizers.source.encode([text])[0]
-
-
-def test_unigram_pieces_come_as_often_as_their_probability_to_a_power():
-    tokenizer, power = trained("unigram", 25).source, 0.5
-    scores = {piece: tokenizer._processor.get_score(token) for piece, token in tokenizer.written.items()}
-    text = f"{SPACE}low{SPACE}lowest"
-    cuts = [
-        (0, *places, len(text)) for n in range(len(text)) for places in itertools.combinations(range(1, len(text)), n)
-    ]
-    ways = [tuple(text[a:b] for a, b in itertools.pairwise(own)) for own in cuts]
-    weights = {way: math.exp(power * sum(scores[p] for p in way)) for way in ways if all(p in scores for p in way)}
-    assert len(weights) > 3
-    draws = 6000
-    found = Counter(tuple(tokenizer.pieces(tokenizer.sample("low lowest", power, seed))) for seed in range(draws))
-    assert set(found) <= set(weights)
-    for way, weight in weights.items():
-        share = weight / sum(weights.values())
-        assert found[way] / draws == pytest.approx(share, abs=4.5 * math.sqrt(share * (1 - share) / draws) + 1e-9)
-
-
 def test_of_a_classifier_only_the_source_is_drawn(corpus):
     pairs = Pairs(PAIRS.sources, ["ab"[len(text) % 2] for text in PAIRS.sources])
     made = corpus(Classification(labels=("a", "b")), pairs=pairs).draw(1, np.arange(37))
@@ -107,9 +86,16 @@ def test_of_a_classifier_only_the_source_is_drawn(corpus):
     assert made.places.values.tolist() == [0] * 37
 
 
-def test_plain_text_is_refused(tokenizers: Tokenizers, tmp_path: Path):
-    masked = train_tokenizers(TokenizerConfig(masks=1), ModelConfig(vocab_size=53), [], PAIRS.targets)
-    with pytest.raises(InputError, match=r"tokenizer\.sampling=0\.1: of pairs, not of what objective\.kind='masked'"):
-        examples_of(Pairs(None, PAIRS.targets), MaskedLanguageModel(), masked, ROOMY, 3, tmp_path, 0.1)
+def test_a_prompt_takes_its_room_from_the_target_alone(tokenizers: Tokenizers, tmp_path: Path):
+    batch = BatchConfig(rows=2, source_length=5, target_length=997)
+    prompted = CausalLanguageModel(prompted=True)
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    corpus = examples_of(PAIRS, prompted, tokenizers, batch, 3, tmp_path, 0.1)
+    pipeline = Pipeline(Windows(corpus, 3), tokenizers.target.special, batch, mesh, 3)
+    names = np.concatenate([np.asarray(one.example_ids).ravel() for one in pipeline.one_epoch()])
+    assert sorted(names[names >= 0]) == list(range(37))
+
+
+def test_a_strength_that_is_no_share_is_refused():
     with pytest.raises(InputError, match=r"sampling=1\.0 must be in \[0, 1\)"):
         TokenizerConfig(sampling=1.0)

@@ -1,4 +1,4 @@
-"""Draws have the distribution they should have, and hang on the line alone."""
+"""Draws have the distribution they should have, and depend on the line alone."""
 
 import collections
 import math
@@ -81,7 +81,7 @@ def test_the_distribution(strategy, chain):
     np.testing.assert_array_equal(hypotheses.scores, hypotheses.log_probs)
 
 
-def test_a_draw_hangs_on_its_line_and_its_sample_alone():
+def test_a_draw_depends_on_its_line_and_its_sample_alone():
     tables = random_tables(37, 5, 6, 4)
     limits = np.array([4, 3, 4, 2, 4])
 

@@ -13,6 +13,7 @@ from transformer_jax.config import (
     Experiment,
     ModelConfig,
     Numerals,
+    Schedule,
     ScheduleFree,
     TokenizerConfig,
     TrainingConfig,
@@ -121,7 +122,10 @@ class TestAverage:
 
     @pytest.mark.parametrize(
         "fields",
-        [{"training": TrainingConfig(steps=11, average_decay=0.5)}, {"optimizer": ScheduleFree()}],
+        [
+            {"training": TrainingConfig(steps=11, average_decay=0.5)},
+            {"optimizer": ScheduleFree(), "schedule": Schedule(kind="constant")},
+        ],
         ids=["moving", "schedule-free"],
     )
     def test_takes_what_is_evaluated(self, fields, make_run, tmp_path, mesh):

@@ -31,14 +31,16 @@ from transformer_jax.config import (
     TrainingConfig,
     Translation,
 )
-from transformer_jax.data.sources import load_pairs
+from transformer_jax.data.sources import Pairs, load_pairs
 from transformer_jax.errors import InputError
 from transformer_jax.inference import apply
 from transformer_jax.models import Transformer
 from transformer_jax.runs import RunFolder
 from transformer_jax.sharding import data_mesh
 from transformer_jax.training import initial
+from transformer_jax.training.evaluation import metrics_of
 from transformer_jax.training.loop import train
+from transformer_jax.training.losses import EvaluatedSums
 from transformer_jax.translation import Generator, load_tokenizers, read_parameters
 
 DATA = {"limit": 2000, "test_numbers": 61, "validation_numbers": 23}
@@ -160,6 +162,12 @@ def test_bits_a_byte_are_the_loss_over_the_bytes(used):
     tokens = sum(len(ids) + 1 for ids in tokenizer.encode(texts))
     size = sum(len(f"{text}\n".encode()) for text in texts)
     assert found["test/bits_per_byte"] * size * math.log(2) == pytest.approx(found["test/loss"] * tokens, rel=1e-6)
+
+
+def test_blank_lines_are_no_bytes():
+    sums, objective = EvaluatedSums(*map(jnp.float32, (0.0, 7 * math.log(2), 3.0, 0.0))), CausalLanguageModel()
+    found = metrics_of(objective, sums, "test", Pairs(None, ["sechs", " ", ""]))
+    assert found["test/bits_per_byte"] == pytest.approx(7 / 6)
 
 
 def test_a_classifier_is_right_as_often_as_it_was_measured(used):

@@ -1,4 +1,4 @@
-"""n lines in, n lines out, in order, whatever is in them; and what becomes of a line hangs on the line alone."""
+"""n lines in, n lines out, in order, whatever is in them; and what becomes of a line depends on the line alone."""
 
 import contextlib
 import io

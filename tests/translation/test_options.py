@@ -68,7 +68,7 @@ def test_scores_of_given_pairs(three_best, tokenizers):
     assert three_best.score([]) == []
 
 
-def test_a_draw_hangs_on_its_line_alone(translator):
+def test_a_draw_depends_on_its_line_alone(translator):
     drawing = translator(batch_size=4, sampling=True, nbest=2, seed=3, temperature=4.0)
     lines = [*map(Line, SENTENCES), Line("abc")]
     texts = [[h.text for h in translation.hypotheses] for translation in drawing.stream(lines)]

@@ -1,6 +1,6 @@
 """Rotary positions (Su et al., 2021): pairs of channels of queries and keys, turned by angles that grow with the place.
 
-The product of a query and a key then hangs on how far apart they stand, and on nothing else of where they are.
+The product of a query and a key then depends on how far apart they stand, and on nothing else of where they are.
 """
 
 import flax.struct

@@ -23,6 +23,7 @@ from transformer_jax.config.objectives import (
     PrefixLanguageModel,
     SpanCorruption,
     Translation,
+    reads_pairs,
 )
 from transformer_jax.config.optimizer import (
     Adafactor,
@@ -105,5 +106,6 @@ __all__ = [
     "debug_variant",
     "from_json",
     "identity_difference",
+    "reads_pairs",
     "to_json",
 ]

@@ -12,7 +12,7 @@ from transformer_jax.config.finetuning import FinetuningConfig
 from transformer_jax.config.machine import LoggingConfig, MeshConfig, ProcessesConfig
 from transformer_jax.config.mixture import MixtureConfig
 from transformer_jax.config.model import ModelConfig
-from transformer_jax.config.objectives import Classification, ObjectiveConfig, Translation
+from transformer_jax.config.objectives import Classification, ObjectiveConfig, Translation, reads_pairs
 from transformer_jax.config.optimizer import Adam, OptimizerConfig, PaperSchedule, ScheduleConfig, ScheduleFree
 from transformer_jax.config.sources import DataConfig, HeldOutConfig
 from transformer_jax.config.training import (
@@ -53,11 +53,22 @@ class Experiment:
     def __post_init__(self) -> None:
         model, batch = self.model, self.batch
         require(self.seed >= 0, f"seed={self.seed} must not be negative")
-        for objective in (self.objective, *(task.objective for task in self.mixture.tasks)):
+        objectives = [self.objective, *(task.objective for task in self.mixture.tasks)]
+        for objective in objectives:
             _check_parts(model, objective)
         scores = {"bleu": ("translation",), "chrf": ("translation",), "accuracy": ("masked", "classification")}
         metric, kind = self.evaluation.metric, self.objective.kind
         require(kind in scores.get(metric, (kind,)), f"evaluation.metric={metric!r}: objective.kind={kind!r} has none")
+        require(
+            not self.tokenizer.sampling or any(map(reads_pairs, objectives)),
+            f"tokenizer.sampling={self.tokenizer.sampling}: of pairs, not of what objective.kind={kind!r} learns from",
+        )
+        if isinstance(self.objective, Classification):
+            _check_filters(self.filters)
+        require(
+            not isinstance(self.optimizer, ScheduleFree) or self.schedule.kind == "constant",
+            f"schedule.kind={self.schedule.kind!r}: schedule_free averages in place of a decay; it needs 'constant'",
+        )
         require(
             self.training.average_decay is None or not isinstance(self.optimizer, ScheduleFree),
             f"training.average_decay={self.training.average_decay}: schedule_free has a mean of its own; leave it out",
@@ -112,6 +123,20 @@ def _check_parts(model: ModelConfig, objective: ObjectiveConfig) -> None:
         model.classes == classes,
         f"model.classes={model.classes}: objective.kind={objective.kind!r} has {classes} of them",
     )
+
+
+def _check_filters(filters: FilterConfig) -> None:
+    """Requires that no filter looks at the target side, where it is a class."""
+    changed = {
+        name: value for name, value in dataclasses.asdict(filters).items() if value != getattr(FilterConfig(), name)
+    }
+    of_target = changed.keys() - {"unit", "source_scripts", "min_script_share", "source_language", "duplicates"}
+    if filters.duplicates in ("target", "either"):
+        of_target |= {"duplicates"}
+    for name in sorted(of_target):
+        require(
+            False, f"filters.{name}={changed[name]!r}: the target side of objective.kind='classification' is a class"
+        )
 
 
 def to_json(experiment: Experiment) -> str:

@@ -28,6 +28,9 @@ class MixtureConfig:
 
     def __post_init__(self) -> None:
         require(self.temperature >= 1, f"temperature={self.temperature} must be at least 1")
+        for name, default in (("rate", None), ("temperature", 1.0)):
+            value = getattr(self, name)
+            require(bool(self.tasks) or value == default, f"{name}={value}: there are no tasks to mix with")
         if self.rate is not None:
             require_positive(self, "rate")
         given = [rate is not None for rate in (self.rate, *(task.rate for task in self.tasks))]

@@ -83,6 +83,12 @@ class Classification:
         require(len(set(self.labels)) == len(self.labels), f"labels={self.labels}: one is there twice")
 
 
+def reads_pairs(objective: "ObjectiveConfig") -> bool:
+    """Whether an objective needs sources and targets; the others learn from plain texts."""
+    prompted = isinstance(objective, CausalLanguageModel) and objective.prompted
+    return prompted or isinstance(objective, Translation | Classification)
+
+
 def _require_open_share(owner: object, name: str) -> None:
     share = getattr(owner, name)
     require(0 < share < 1, f"{name}={share} must be between 0 and 1")

@@ -5,16 +5,16 @@ from pathlib import Path
 from jax.sharding import Mesh
 
 from transformer_jax.config import BatchConfig, Classification, ObjectiveConfig, Translation
-from transformer_jax.data.corpus import Corpus, corpus_of
+from transformer_jax.data.corpus import Corpus, PairCorpus, TextCorpus
+from transformer_jax.data.examples import TokenStore
 from transformer_jax.data.laps import laps_of
-from transformer_jax.data.objectives import objective_of
+from transformer_jax.data.objectives import Limits, Objective, objective_of
 from transformer_jax.data.pipeline import Pipeline
 from transformer_jax.data.sampled import SampledCorpus
 from transformer_jax.data.shards import Shards
 from transformer_jax.data.sources import Pairs
 from transformer_jax.data.tokenizer import Tokenizers
 from transformer_jax.data.tokens import labelled, tokenise
-from transformer_jax.errors import InputError
 
 
 def examples_of(
@@ -35,7 +35,7 @@ def examples_of(
         batch: the shape of a batch, in whose rows examples have to fit.
         seed: of what is drawn.
         cache_dir: folder for the tokenised texts, made if need be; found again by their content.
-        sampling: how much of the pieces of pairs is drawn.
+        sampling: how much of the pieces of pairs is drawn; plain texts keep theirs.
 
     Raises:
         InputError: where the data does not fit the objective, and where nothing is left.
@@ -46,24 +46,32 @@ def examples_of(
         tokens = labelled(pairs, config.labels, tokenizers, cache_dir)
     else:
         tokens = tokenise(pairs, tokenizers, cache_dir)
-    corpus = corpus_of(tokens, objective, tokenizers, limits, seed)
-    if not sampling:
-        return corpus
-    if objective.longest is not None:
-        raise InputError(
-            f"tokenizer.sampling={sampling}: of pairs, not of what objective.kind={config.kind!r} learns from"
-        )
-    tokenizers.source.sample("", sampling, 0)  # which says so where it cannot
-    return SampledCorpus(corpus, pairs, objective, tokenizers, sampling, limits, seed)
+    return _corpus(tokens, objective, tokenizers, limits, seed, sampling)
 
 
 def examples_in(
-    shards: Shards, config: ObjectiveConfig, tokenizers: Tokenizers, batch: BatchConfig, seed: int
+    shards: Shards,
+    config: ObjectiveConfig,
+    tokenizers: Tokenizers,
+    batch: BatchConfig,
+    seed: int,
+    sampling: float = 0.0,
 ) -> Corpus:
     """The examples of token shards; arguments and errors as of `examples_of`."""
     limits = batch.source_length, batch.target_length
     objective = objective_of(config, tokenizers, limits, plain=shards.manifest.plain)
-    return corpus_of(shards, objective, tokenizers, limits, seed)
+    return _corpus(shards, objective, tokenizers, limits, seed, sampling)
+
+
+def _corpus(
+    tokens: TokenStore, objective: Objective, tokenizers: Tokenizers, limits: Limits, seed: int, sampling: float
+) -> Corpus:
+    """The corpus of tokenised texts that fits an objective."""
+    if objective.longest is not None:
+        return TextCorpus(tokens, objective, tokenizers.target.special, limits, seed)
+    if sampling:
+        return SampledCorpus(tokens, objective, tokenizers, limits, sampling, seed)
+    return PairCorpus(tokens, objective, tokenizers, limits)
 
 
 def batches_of(

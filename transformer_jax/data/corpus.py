@@ -53,7 +53,7 @@ class PairCorpus(Corpus):
     Args:
         tokens: of all pairs.
         objective: what becomes of them.
-        frames: what stands around the text of each side, in tokens.
+        tokenizers: of both sides.
         limits: tokens of a row.
 
     Raises:
@@ -62,18 +62,17 @@ class PairCorpus(Corpus):
 
     drawn = False
 
-    def __init__(self, tokens: TokenStore, objective: Objective, frames: tuple[int, int], limits: Limits) -> None:
+    def __init__(self, tokens: TokenStore, objective: Objective, tokenizers: Tokenizers, limits: Limits) -> None:
         self._tokens, self._objective, self.total = tokens, objective, len(tokens)
         self.held = isinstance(tokens, Tokens)
         lengths = objective.lengths(tokens.lengths)
-        self._names, self.dropped = _usable(tokens.lengths, lengths, frames, limits)
+        self._names, self.dropped = _usable(tokens.lengths, lengths, _frames(objective, tokenizers), limits)
         if not len(self._names):
             raise InputError(_nothing(self.total, self.dropped))
         if self.held:
             self.segments = packing.most_segments(lengths[self._names], limits)
         else:  # without looking for the shortest of many millions
-            least = objective.lengths(np.array([frames]) + 1)[0]
-            self.segments = int(min(limit // own for limit, own in zip(limits, least, strict=True) if own))
+            self.segments = most_segments(objective, tokenizers, limits)
 
     def __len__(self) -> int:
         return len(self._names)
@@ -84,7 +83,7 @@ class PairCorpus(Corpus):
 
     def draw(self, epoch: int, chosen: Int[np.ndarray, " n"]) -> Examples:
         """The same in every epoch."""
-        return self._objective.examples(self._tokens.take(self._names[chosen]), _no_generator)
+        return self._objective.examples(self._tokens.take(self._names[chosen]), no_generator)
 
 
 class TextCorpus(Corpus):
@@ -123,7 +122,7 @@ class TextCorpus(Corpus):
         return chosen
 
     def draw(self, epoch: int, chosen: Int[np.ndarray, " n"]) -> Examples:
-        """Each by a generator that hangs on seed, epoch and example alone."""
+        """Each by a generator that depends on seed, epoch and example alone."""
 
         def generator(index: int) -> np.random.Generator:
             return np.random.Generator(np.random.Philox(key=[self._seed, epoch * _EPOCH + int(chosen[index])]))
@@ -139,8 +138,20 @@ class TextCorpus(Corpus):
         return whole.parts(chosen - self._firsts[texts], self._firsts[texts + 1] - self._firsts[texts])
 
 
-def _no_generator(index: int) -> np.random.Generator:
+def no_generator(index: int) -> np.random.Generator:
+    """What draws where nothing is drawn."""
     raise AssertionError("of pairs nothing is drawn")
+
+
+def _frames(objective: Objective, tokenizers: Tokenizers) -> tuple[int, int]:
+    """What stands around the text of each side, in tokens; nothing around a class."""
+    return tokenizers.source.special.frames, tokenizers.target.special.frames if objective.writes else 0
+
+
+def most_segments(objective: Objective, tokenizers: Tokenizers, limits: Limits) -> int:
+    """The most pairs that a row can hold, were there nothing but pairs of a token on each side."""
+    least = objective.lengths(np.array([_frames(objective, tokenizers)]) + 1)[0]
+    return int(min(limit // own for limit, own in zip(limits, least, strict=True) if own))
 
 
 def _usable(
@@ -165,11 +176,3 @@ def _nothing(total: int, dropped: Mapping[str, int]) -> str:
         return "there are no pairs in the data; give others"
     reasons = ", ".join(f"{count} have {reason}" for reason, count in dropped.items() if count)
     return f"none of the {total} pairs can be used: {reasons}; give others or longer rows"
-
-
-def corpus_of(tokens: TokenStore, objective: Objective, tokenizers: Tokenizers, limits: Limits, seed: int) -> Corpus:
-    """The corpus of tokenised texts that fits an objective."""
-    source, target = tokenizers.source.special, tokenizers.target.special
-    if objective.longest is None:
-        return PairCorpus(tokens, objective, (source.frames, target.frames if objective.writes else 0), limits)
-    return TextCorpus(tokens, objective, target, limits, seed)

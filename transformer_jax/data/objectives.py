@@ -17,6 +17,7 @@ from transformer_jax.config import (
     PrefixLanguageModel,
     SpanCorruption,
     Translation,
+    reads_pairs,
 )
 from transformer_jax.data import corruption
 from transformer_jax.data.examples import Examples, Tokens
@@ -127,8 +128,7 @@ def objective_of(config: ObjectiveConfig, tokenizers: Tokenizers, limits: Limits
     Raises:
         InputError: on texts that are plain and should not be, or the other way round; on a vocabulary without masks.
     """
-    prompted = isinstance(config, CausalLanguageModel) and config.prompted
-    if plain is (prompted or isinstance(config, Translation | Classification)):
+    if plain is reads_pairs(config):
         has, needs = ("plain text", "sources and targets") if plain else ("sources and targets", "plain text")
         raise InputError(f"objective.kind={config.kind!r}: the data is {has}; it needs {needs}")
     text, special = tokenizers.target, tokenizers.target.special
@@ -139,7 +139,7 @@ def objective_of(config: ObjectiveConfig, tokenizers: Tokenizers, limits: Limits
         case Classification():
             return Labels()
         case CausalLanguageModel():
-            return Continuations(None if prompted else limits[1])
+            return Continuations(None if config.prompted else limits[1])
         case PrefixLanguageModel():
             return Drawn(_possible(min(room), config, limits), functools.partial(_prefix, special))
         case MaskedLanguageModel():

@@ -135,7 +135,7 @@ class Sampling(Strategy[Draws]):
     def _draw(
         self, log_probs: Float[Array, "B N V"], keys: UInt32[Array, "B 2"], length: Int[Array, " B"]
     ) -> Int[Array, "B N"]:
-        """One token each: by Gumbel noise, whose bits hang on the key of the sentence, the sample and the place."""
+        """One token each: by Gumbel noise, whose bits depend on the key of the sentence, the sample and the place."""
         scaled, tokens = log_probs / self.temperature, None
         if self.top_k is not None or self.top_p < 1 or self.min_p > 0:
             count = min(self.top_k or scaled.shape[-1], scaled.shape[-1])

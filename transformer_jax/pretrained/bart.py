@@ -20,7 +20,7 @@ def _family(
             settings,
             untied,
             pad=1,
-            start=_END,  # what mBART starts from hangs on the language, where config.json does not say
+            start=_END,  # what mBART starts from depends on the language, where config.json does not say
             norm=norm,
             positions="learned",
             position_offset=_UNUSED,

@@ -166,14 +166,11 @@ class BatchMaker:
         """The examples of an objective, after a line that says how many there are."""
         batch, seed = self.experiment.batch, self.experiment.seed
         if isinstance(pairs, Shards):
-            if sampling:
-                raise InputError(f"tokenizer.sampling={sampling}: not of token shards, which hold no text")
-            plain, corpus = pairs.manifest.plain, examples_in(pairs, config, self.tokenizers, batch, seed)
+            plain = pairs.manifest.plain
+            corpus = examples_in(pairs, config, self.tokenizers, batch, seed, sampling)
         else:
-            plain, corpus = (
-                pairs.sources is None,
-                examples_of(pairs, config, self.tokenizers, batch, seed, self.cache, sampling),
-            )
+            plain = pairs.sources is None
+            corpus = examples_of(pairs, config, self.tokenizers, batch, seed, self.cache, sampling)
         dropped = "".join(f", {count:,} dropped with {reason}" for reason, count in corpus.dropped.items() if count)
         kept = corpus.total - sum(corpus.dropped.values())
         parts = "" if kept == len(corpus) else f" in {len(corpus):,} parts"

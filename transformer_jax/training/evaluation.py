@@ -39,8 +39,8 @@ def metrics_of(objective: ObjectiveConfig, sums: EvaluatedSums, split: str, pair
     """The loss, and what else says something of an objective.
 
     That is the perplexity of text, the share of right answers where few of them are possible or one is asked for, and
-    of all that a language model reads bits a byte, which do not hang on the vocabulary: of the text in UTF-8, with one
-    byte for the end of each.
+    of all that a language model reads bits a byte, which do not depend on the vocabulary: of its lines in UTF-8, with one
+    byte for the end of each, without blank ones.
     """
     metrics = loss_metrics(sums, split)
     if objective.kind in ("masked", "classification"):
@@ -48,7 +48,7 @@ def metrics_of(objective: ObjectiveConfig, sums: EvaluatedSums, split: str, pair
     if objective.kind == "classification":
         del metrics[f"{split}/perplexity"]
     if objective.kind == "causal" and pairs.sources is None:
-        size = sum(len(text.encode()) + 1 for text in pairs.targets)
+        size = sum(len(text.encode()) + 1 for text in pairs.targets if text.strip())
         metrics[f"{split}/bits_per_byte"] = float(sums.log_loss) / math.log(2) / size
     return metrics
 

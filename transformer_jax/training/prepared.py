@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ def facts_of(experiment: Experiment) -> dict[str, Any]:
     own = experiment.init_from is None  # else tokenizers are those of the checkpoint
     return {
         "filters": dataclasses.asdict(experiment.filters),
-        "tokenizer": dataclasses.asdict(experiment.tokenizer) if own else None,
+        "tokenizer": dataclasses.asdict(replace(experiment.tokenizer, sampling=0.0)) if own else None,  # drawn later
         "vocab_size": experiment.model.vocab_size if own else None,
         "source_vocab_size": experiment.model.source_vocab_size if own else None,
     }

@@ -93,7 +93,7 @@ class Forcing:
         )
 
     def _read(self, pairs: Sequence[Part], program: Callable[..., Array]) -> list[np.ndarray]:
-        """The row of the program's result for each pair, whose shape hangs on that pair alone."""
+        """The row of the program's result for each pair, whose shape depends on that pair alone."""
         by_shape: dict[tuple[int, int], list[int]] = {}
         for index, pair in enumerate(pairs):
             shape = (self._shapes.padded(len(pair.source)), self._shapes.padded(len(pair.target)))

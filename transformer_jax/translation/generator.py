@@ -26,7 +26,7 @@ WINDOW = 16  # batches of lines that are looked at together
 
 
 class Generator:
-    """Goes on with lines, with a model without an encoder; what becomes of a line hangs on that line alone."""
+    """Goes on with lines, with a model without an encoder; what becomes of a line depends on that line alone."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class Generator:
 
         Args:
             lines: the beginnings.
-            first: the number of the first line, counted from 0: draws of sampling hang on it.
+            first: the number of the first line, counted from 0: draws of sampling depend on it.
 
         Raises:
             InputError: on a line that is no text, or leaves no room behind it.

@@ -1,4 +1,4 @@
-"""In which shapes sentences are decoded: few, and a sentence's hangs on the sentence, never on those beside it."""
+"""In which shapes sentences are decoded: few, and a sentence's depends on the sentence, never on those beside it."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 
 
 class Translator:
-    """Translates lines with one model, or with several as one; what becomes of a line hangs on that line alone."""
+    """Translates lines with one model, or with several as one; what becomes of a line depends on that line alone."""
 
     def __init__(
         self,
@@ -217,7 +217,7 @@ class Translator:
 
         Args:
             lines: what to translate.
-            first: the number of the first line, counted from 0: draws of sampling hang on it.
+            first: the number of the first line, counted from 0: draws of sampling depend on it.
 
         Raises:
             InputError: when what a translation must contain cannot be written with the vocabulary, or does not fit.

@@ -78,20 +78,6 @@ class Tokenizer(abc.ABC):
             InputError: on what is no text.
         """
 
-    def sample(self, text: str, strength: float, seed: int) -> list[int]:
-        """The ids of a text in pieces that are drawn, the same for the same seed; as `encode` otherwise.
-
-        Args:
-            text: the text.
-            strength: of BPE the share of merges that are left out (Provilkov et al., 2020); of unigram the power that
-                probabilities are raised to, less being more even (Kudo, 2018).
-            seed: 32 bits.
-
-        Raises:
-            InputError: where the files of the tokenizer cannot do that.
-        """
-        raise InputError("tokenizer.sampling: only SentencePiece models draw their pieces")
-
     @abc.abstractmethod
     def decode(self, ids: Iterable[Iterable[SupportsIndex]]) -> list[str]:
         """The text of each sequence of ids; special ones but the unknown one write nothing."""

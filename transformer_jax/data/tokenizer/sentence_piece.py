@@ -4,10 +4,9 @@ import dataclasses
 import functools
 import hashlib
 import re
-import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, SupportsIndex
+from typing import Literal, SupportsIndex
 
 import sentencepiece
 
@@ -16,7 +15,6 @@ from transformer_jax.errors import InputError
 from transformer_jax.files import write_atomically
 
 PAD_ID, EOS_ID, UNK_ID = 0, 1, 2  # of the models that are trained here
-_DRAWING = threading.Lock()
 OWN = SpecialTokens(pad=PAD_ID, eos=EOS_ID, unk=UNK_ID, start=PAD_ID)
 
 
@@ -96,6 +94,20 @@ class SentencePiece(Tokenizer):
         return tuple(controls)
 
     @functools.cached_property
+    def scores(self) -> dict[int, float]:
+        """What each piece counts in a segmentation, by its id; others than these are in none."""
+        model = self._processor
+        silent = (model.is_control, model.is_unknown, model.is_unused, model.is_byte)
+        own = [token for token in range(model.get_piece_size()) if not any(test(token) for test in silent)]
+        ids = own if self._pieces is None else [self._writing.get(model.id_to_piece(token)) for token in own]
+        return {known: model.get_score(token) for known, token in zip(ids, own, strict=True) if known is not None}
+
+    @property
+    def algorithm(self) -> Literal["bpe", "unigram"]:
+        """How the model cuts words: BPE has the rank of each piece as its score, unigram a logarithm."""
+        return "bpe" if all(score.is_integer() for score in self.scores.values()) else "unigram"
+
+    @functools.cached_property
     def digest(self) -> str:
         """The identity of this tokenizer: sha256 of its model and what was said beside it, in hex."""
         beside = b"" if self._pieces is None else repr((self.special, list(self._pieces), self._added)).encode()
@@ -113,18 +125,11 @@ class SentencePiece(Tokenizer):
             check_texts(texts)
             raise
 
-    def sample(self, text: str, strength: float, seed: int) -> list[int]:
-        """The ids of a text in pieces that are drawn, the same for the same seed; see `Tokenizer.sample`."""
-        drawing = {"enable_sampling": True, "alpha": strength, "nbest_size": -1}
-        with _DRAWING:  # all models of a process draw from one generator
-            sentencepiece.set_random_generator_seed(seed)
-            return self._encode(text, **drawing) if self._added else self._encode_all([text], **drawing)[0]
-
-    def _encode_all(self, texts: Sequence[str], **drawing: Any) -> list[list[int]]:
+    def _encode_all(self, texts: Sequence[str]) -> list[list[int]]:
         if self._pieces is None:
-            encoded: list[list[int]] = self._processor.encode(texts, **drawing)
+            encoded: list[list[int]] = self._processor.encode(texts)
             return encoded
-        pieces: list[list[str]] = self._processor.encode(texts, out_type=str, **drawing)
+        pieces: list[list[str]] = self._processor.encode(texts, out_type=str)
         return [self._looked_up(own) if text.strip() else [] for text, own in zip(texts, pieces, strict=True)]
 
     def _looked_up(self, pieces: Sequence[str]) -> list[int]:
@@ -138,12 +143,12 @@ class SentencePiece(Tokenizer):
         silent = self.special.silent
         return {piece: token for piece, token in self._ids.items() if token not in silent and piece not in self._added}
 
-    def _encode(self, text: str, **drawing: Any) -> list[int]:
+    def _encode(self, text: str) -> list[int]:
         ids, place = list[int](), 0
         for match in self._cut.finditer(text):
-            ids += [*self._encode_all([text[place : match.start()]], **drawing)[0], self._ids[match[0]]]
+            ids += [*self._encode_all([text[place : match.start()]])[0], self._ids[match[0]]]
             place = match.end()
-        return [*ids, *self._encode_all([text[place:]], **drawing)[0]]
+        return [*ids, *self._encode_all([text[place:]])[0]]
 
     def decode(self, ids: Iterable[Iterable[SupportsIndex]]) -> list[str]:
         """The text of each sequence of ids; special ones but the unknown one write nothing."""
