@@ -54,7 +54,7 @@ def _stack(
         split_rngs={"params": True, "dropout": True},
         in_axes=(*(nn.broadcast,) * (arguments - 1), own),
         length=depth,
-        check_constancy_invariants=initialising,  # traces every layer twice, which the bits of fresh parameters depend on
+        check_constancy_invariants=initialising,  # traces all layers twice; bits of fresh parameters depend on it
         unroll=unroll or (depth if depth <= FULLY_UNROLLED and remat == "none" else 1),
         metadata_params={nn.PARTITION_NAME: "layers"},
     )

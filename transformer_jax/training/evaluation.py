@@ -39,8 +39,8 @@ def metrics_of(objective: ObjectiveConfig, sums: EvaluatedSums, split: str, pair
     """The loss, and what else says something of an objective.
 
     That is the perplexity of text, the share of right answers where few of them are possible or one is asked for, and
-    of all that a language model reads bits a byte, which do not depend on the vocabulary: of its lines in UTF-8, with one
-    byte for the end of each, without blank ones.
+    of all that a language model reads bits a byte, which do not depend on the vocabulary: of its lines in UTF-8,
+    with one byte for the end of each, without blank ones.
     """
     metrics = loss_metrics(sums, split)
     if objective.kind in ("masked", "classification"):
