@@ -12,13 +12,13 @@ from transformer_jax.errors import InputError
 
 @contextlib.contextmanager
 def written_whole(path: Path, advice: str = "make room or mend the folder") -> Iterator[Path]:
-    """A place to write a file to, which is moved to `path` when the context ends well.
+    """A place to write a file or a folder to, which is moved to `path` when the context ends well.
 
     Whenever the process or the machine dies, `path` holds the old content or the new, whole; processes that write the
     same file at the same time do not mix. Its folder is made if need be.
 
     Args:
-        path: the file.
+        path: the file; of a folder there is none yet, or an empty one.
         advice: what to do when it cannot be written, for the message.
 
     Raises:

@@ -33,6 +33,7 @@ from transformer_jax.data.reservoir import sample
 from transformer_jax.data.shards import Shards
 from transformer_jax.data.sources import load_pairs
 from transformer_jax.data.tokenizer import Tokenizers
+from transformer_jax.data.workers import workers
 from transformer_jax.errors import InputError
 from transformer_jax.runs import RunFolder
 from transformer_jax.sharding import data_mesh
@@ -78,6 +79,11 @@ def test_what_is_there_stays_and_what_is_missing_is_made(pairs, shards, tmp_path
     (folder / "prepared.json").unlink()
     (folder / "tokens-00002.array_record").unlink()
     (folder / "tokens-00004.json").unlink()
+    (folder / "tokens-00001.npy").unlink()
+    whole = (folder / "tokens-00005.array_record").read_bytes()
+    (folder / "tokens-00005.array_record").write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    for half in (".lengths.npy.abc", ".tokenizer.abc"):  # of a process that was killed
+        (folder / half).mkdir()
     kept = (folder / "tokens-00003.array_record").stat().st_mtime_ns
     prepare(experiment(pairs), folder, per_shard=PER_SHARD)
     assert contents(folder) == contents(shards)
@@ -103,9 +109,10 @@ def test_killed_at_any_moment_and_begun_again_it_is_the_same(pairs, shards, tmp_
     places = [str(Path(__file__).parents[2]), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
     command = [sys.executable, str(program), pairs.dir, str(tmp_path / "out"), str(count)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
-    for seen in (1, 3) if count == 1 else (1, 2, 3, 5):
+    moments = ["preparing.json", "tokenizer", "tokens-00000.json", "tokens-00002.json"]
+    for moment in moments if count == 1 else [*moments, "tokens-00004.json"]:
         process = subprocess.Popen(command, env=environment)
-        while process.poll() is None and len(list((tmp_path / "out").glob("tokens-*.json"))) < seen:
+        while process.poll() is None and not (tmp_path / "out" / moment).exists():
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -125,8 +132,9 @@ def test_batches_of_pairs_are_those_from_memory(pairs, shards, objective, tmp_pa
 @pytest.mark.parametrize("objective", [CausalLanguageModel(), SpanCorruption(share=0.3)])
 def test_batches_of_texts_are_those_from_memory(pairs, objective, tmp_path):
     data = PlainText(dir=pairs.dir, train="train.source")
-    whole = experiment(data, objective=Translation(), tokenizer=TokenizerConfig(masks=3))
-    whole = dataclasses.replace(whole, model=dataclasses.replace(whole.model, vocab_size=15))
+    halves = {"encoder_layers": 0} if isinstance(objective, CausalLanguageModel) else {}
+    model = dataclasses.replace(experiment(pairs).model, vocab_size=15, **halves)
+    whole = experiment(data, objective=objective, tokenizer=TokenizerConfig(masks=3), model=model)
     prepare(whole, tmp_path / "texts", per_shard=PER_SHARD)
     tokenizers = Tokenizers.load(tmp_path / "texts" / "tokenizer")
     held = examples_of(load_pairs(data, "train"), objective, tokenizers, whole.batch, 3, tmp_path)
@@ -213,7 +221,7 @@ class TestMistakes:
         with pytest.raises(InputError, match=r"tokens-00002\.array_record: made of other text"):
             prepare(experiment(dataclasses.replace(pairs, dir=str(other))), folder, per_shard=PER_SHARD)
 
-    def test_shards_that_are_missing_or_damaged(self, shards, tmp_path, capsys):
+    def test_shards_that_are_missing_or_damaged(self, pairs, shards, tmp_path, capsys):
         folder = shutil.copytree(shards, tmp_path / "damaged")
         assert main(["verify", str(folder)]) == 0
         shard = folder / "tokens-00001.array_record"
@@ -223,11 +231,13 @@ class TestMistakes:
         assert main(["verify", str(folder)]) == 1
         assert f"{shard}: damaged" in capsys.readouterr().out
         shard.write_bytes(whole[:-7])
-        with pytest.raises(InputError, match=r"tokens-00001\.array_record: .* bytes, and it was written with"):
+        with pytest.raises(InputError, match=r"tokens-00001\.array_record: .* bytes, .* with .*; prepare again"):
             Shards(folder)
         shard.unlink()
-        with pytest.raises(InputError, match=r"tokens-00001\.array_record: missing"):
+        with pytest.raises(InputError, match=r"tokens-00001\.array_record: missing; prepare again"):
             Shards(folder)
+        prepare(experiment(pairs), folder, per_shard=PER_SHARD)
+        assert contents(folder) == contents(shards)
         (folder / "prepared.json").write_text("{")
         with pytest.raises(InputError, match=r"prepared\.json: damaged"):
             Shards(folder)
@@ -236,8 +246,30 @@ class TestMistakes:
         (tmp_path / "thing").write_text("mine")
         with pytest.raises(InputError, match="not empty; choose another --output"):
             prepare(experiment(pairs), tmp_path)
+        (tmp_path / "begun" / ".preparing.json.abc").mkdir(parents=True)
+        prepare(experiment(pairs), tmp_path / "begun", per_shard=SIZE)
+        assert not list((tmp_path / "begun").glob(".preparing*"))
         with pytest.raises(InputError, match=r"prepared\.json: missing: nothing is prepared there"):
             Shards(tmp_path / "nowhere")
+
+    def test_another_objective_than_the_data_is_for(self, pairs, tmp_path):
+        model = dataclasses.replace(experiment(pairs).model, encoder_layers=0)
+        with pytest.raises(InputError, match="'causal': the data is sources and targets; it needs plain text"):
+            prepare(experiment(pairs, model=model, objective=CausalLanguageModel()), tmp_path / "out")
+        assert not (tmp_path / "out" / "tokenizer").exists()
+
+    def test_a_process_that_the_system_killed(self):
+        with pytest.raises(InputError, match="one of 2 processes was killed"), workers(2) as pool:
+            pool.submit(os._exit, 1).result()
+
+
+def test_shards_are_cut_into_other_pieces_as_texts_are(pairs, shards, tmp_path):
+    tokenizers, batch = Tokenizers.load(shards / "tokenizer"), experiment(pairs).batch
+    held = examples_of(load_pairs(pairs, "train"), Translation(), tokenizers, batch, 3, tmp_path, 0.5)
+    streamed = examples_in(Shards(shards), Translation(), tokenizers, batch, 3, 0.5)
+    assert_same_batches(held, streamed, tokenizers, batch)
+    sampled = dataclasses.replace(experiment(pairs).tokenizer, sampling=0.5)  # what is prepared is the same
+    prepare(experiment(pairs, tokenizer=sampled), shards, per_shard=PER_SHARD)
 
 
 def test_a_sample_is_even_the_same_each_time_and_in_order():

@@ -23,6 +23,11 @@ def main(arguments: Sequence[str]) -> int:
     return over_file("prepare FILE --output FOLDER", __doc__, _prepare_of, arguments)
 
 
+def _cores() -> int:
+    """Those that this process may use; of all, where the system does not say."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _prepare_of(default: Experiment) -> Callable[..., int]:
     def prepare(
         output: Path,
@@ -38,7 +43,7 @@ def _prepare_of(default: Experiment) -> Callable[..., int]:
         """
         from transformer_jax.training import preparing
 
-        count = len(os.sched_getaffinity(0)) if workers == -1 else workers
+        count = _cores() if workers == -1 else workers
         if count < 1:
             raise InputError(f"--workers {workers}: a number above 0, or -1 for all cores")
         made = preparing.prepare(experiment, output, count)

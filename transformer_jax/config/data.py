@@ -14,7 +14,9 @@ class TokenizerConfig:
     character_coverage: float = 1.0  # share of characters kept; the rest become the unknown piece
     split_digits: bool = False  # every digit a piece
     sampling: float = 0.0  # other pieces of training pairs in every epoch: of bpe merges left out, of unigram a power
-    examples: int | None = None  # that it is trained on at most, drawn from all of them; None is all
+    examples: int | None = (
+        None  # that it is trained on at most, drawn from all of them; None is all (1,000,000 by prepare)
+    )
     masks: int = 0  # pieces that stand for what is masked; one, or with spans as many as a text may have of them
 
     def __post_init__(self) -> None:

@@ -116,6 +116,17 @@ class Drawn(Objective):
         return Examples(Ragged.of(source), Ragged.of(target), None, in_places)
 
 
+def check_kind(config: ObjectiveConfig, *, plain: bool) -> None:
+    """Checks that the data of an objective is plain texts, or pairs, as it has to be.
+
+    Raises:
+        InputError: where it is not.
+    """
+    if plain is reads_pairs(config):
+        has, needs = ("plain text", "sources and targets") if plain else ("sources and targets", "plain text")
+        raise InputError(f"objective.kind={config.kind!r}: the data is {has}; it needs {needs}")
+
+
 def objective_of(config: ObjectiveConfig, tokenizers: Tokenizers, limits: Limits, *, plain: bool) -> Objective:
     """The objective of an experiment.
 
@@ -128,9 +139,7 @@ def objective_of(config: ObjectiveConfig, tokenizers: Tokenizers, limits: Limits
     Raises:
         InputError: on texts that are plain and should not be, or the other way round; on a vocabulary without masks.
     """
-    if plain is reads_pairs(config):
-        has, needs = ("plain text", "sources and targets") if plain else ("sources and targets", "plain text")
-        raise InputError(f"objective.kind={config.kind!r}: the data is {has}; it needs {needs}")
+    check_kind(config, plain=plain)
     text, special = tokenizers.target, tokenizers.target.special
     room = limits[0] - special.frames, limits[1] - special.frames
     match config:

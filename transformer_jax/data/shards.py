@@ -126,9 +126,12 @@ def _records(tokens: Tokens, dtype: str) -> Iterator[bytes]:
 
 
 def read_shard(folder: Path, index: int) -> Shard | None:
-    """What is known of a shard that is done; None of one that is not."""
+    """What is known of a shard that is done; None of one that is not, or not any more what was written."""
+    path = shard_path(folder, index)
     try:
-        return Shard(**json.loads(shard_path(folder, index).with_suffix(".json").read_text(encoding="utf-8")))
+        shard = Shard(**json.loads(path.with_suffix(".json").read_text(encoding="utf-8")))
+        lengths = np.load(path.with_suffix(".npy"))
+        return shard if digest_of(path) == shard.sha256 and len(lengths) == shard.examples else None
     except (OSError, ValueError, TypeError):
         return None
 
@@ -166,7 +169,7 @@ class Shards:
         found = path.stat().st_size if path.exists() else None
         if found != size:
             said = "missing" if found is None else f"{found:,} bytes, and it was written with {size:,}"
-            raise InputError(f"{path}: {said}; prepare anew, which makes what is missing")
+            raise InputError(f"{path}: {said}; prepare again, which makes what is missing")
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -208,7 +211,9 @@ class Shards:
             return list(self._reader(shard).read(places))
         except (RuntimeError, IndexError, ValueError) as error:
             why = str(error).strip().partition("\n")[0]
-            raise InputError(f"{shard_path(self.folder, shard)}: damaged ({why}); prepare anew") from None
+            raise InputError(
+                f"{shard_path(self.folder, shard)}: damaged ({why}); prepare again, which makes what is damaged"
+            ) from None
 
     def verify(self) -> Iterator[tuple[Path, bool]]:
         """Each shard, and whether all its bytes are those that were written."""

@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from transformer_jax.data.examples import Tokens
 from transformer_jax.data.shards import Shard, write_shard
 from transformer_jax.data.sources import Example
 from transformer_jax.data.tokenizer import Tokenizers
+from transformer_jax.errors import InputError
 
 _opened: dict[Path, Tokenizers] = {}  # by folder, once for each process
 
@@ -42,7 +44,11 @@ def make_shard(
 
 @contextmanager
 def workers(count: int) -> Iterator[Executor]:
-    """So many processes; one is this one. When it dies, they do."""
+    """So many processes; one is this one. When it dies, they do.
+
+    Raises:
+        InputError: when the system killed one of them.
+    """
     if count == 1:
         yield _Here()
         return
@@ -50,6 +56,11 @@ def workers(count: int) -> Iterator[Executor]:
     with ProcessPoolExecutor(count, mp_context=context, initializer=_end_with_parent) as pool:
         try:
             yield pool
+        except BrokenProcessPool:
+            raise InputError(
+                f"one of {count} processes was killed, as a system does that is out of memory; the same command goes "
+                "on where it was, also with fewer --workers"
+            ) from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

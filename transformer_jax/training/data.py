@@ -26,7 +26,7 @@ from transformer_jax.data.shards import Shards
 from transformer_jax.data.sources import Example, Pairs, Split, load_pairs, place_of
 from transformer_jax.data.tokenizer import Tokenizers, train_tokenizers
 from transformer_jax.errors import InputError
-from transformer_jax.files import write_atomically
+from transformer_jax.files import write_atomically, written_whole
 from transformer_jax.runs import RunFolder
 from transformer_jax.training import initial
 from transformer_jax.training.metrics import say
@@ -210,7 +210,8 @@ def _make_tokenizers(experiment: Experiment, folder: RunFolder, splits: Splits) 
     tokenizers = Tokenizers.load(folder.tokenizer) if there else make_tokenizers(experiment, splits)
     runs.check_digests(folder, {"tokenizer": tokenizers.digest})  # a run that lost its own gets no other one
     if not there:
-        tokenizers.save(folder.tokenizer)
+        with written_whole(folder.tokenizer) as temporary:
+            tokenizers.save(temporary)
 
 
 def make_tokenizers(experiment: Experiment, splits: Splits) -> Tokenizers:

@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -15,16 +16,18 @@ from tqdm import tqdm
 from transformer_jax import runs
 from transformer_jax.config import Classification, Experiment
 from transformer_jax.data.filters import Report, iterate_filtered
+from transformer_jax.data.objectives import check_kind
 from transformer_jax.data.shards import Manifest, Shard, read_shard, shard_path, write_lengths
 from transformer_jax.data.sources import Example, iterate
 from transformer_jax.data.tokenizer import Tokenizers
 from transformer_jax.data.workers import make_shard, workers
 from transformer_jax.errors import InputError
-from transformer_jax.files import write_atomically
+from transformer_jax.files import write_atomically, written_whole
 from transformer_jax.training import data as datasets
 from transformer_jax.training.prepared import check_facts, facts_of
 
 EXAMPLES = 65_536  # of a shard
+SAMPLE = 1_000_000  # examples that a tokenizer is trained on where the experiment does not say how many
 _AHEAD = 1  # shards that wait for each worker: so many more are in memory
 
 
@@ -47,6 +50,7 @@ def prepare(experiment: Experiment, folder: Path, count: int = 1, *, per_shard: 
         raise InputError("objective.kind='classification': its data is small, and is not prepared")
     with runs.lock(folder):
         _begin(experiment, folder)
+        _check_first(experiment)
         tokenizers = _tokenizers(experiment, folder)
         plain, shards, report = _make_shards(experiment, folder, tokenizers, count, per_shard)
         write_lengths(folder, len(shards))
@@ -70,7 +74,7 @@ def _begin(experiment: Experiment, folder: Path) -> None:
     """The folder is that of this experiment from the first moment on."""
     path = folder / "preparing.json"
     if not path.exists():
-        others = [name for name in folder.iterdir() if not name.name.startswith(".lock")]
+        others = [found for found in folder.iterdir() if not found.name.startswith((".lock", f".{path.name}."))]
         if others:
             raise InputError(f"{folder}: exists and is not empty; choose another --output")
         write_atomically(path, json.dumps(facts_of(experiment), indent=2) + "\n")
@@ -79,7 +83,7 @@ def _begin(experiment: Experiment, folder: Path) -> None:
     except ValueError as error:
         raise InputError(f"{path}: damaged ({error}); choose another --output") from None
     check_facts(made, experiment, str(folder))
-    for half in folder.glob(".tokens-*"):  # of a process that was killed
+    for half in folder.glob(".*.*/"):  # what a process that was killed was writing
         shutil.rmtree(half)
 
 
@@ -90,11 +94,23 @@ def _examples(experiment: Experiment) -> tuple[Iterator[Example], Report]:
     return iterate_filtered(examples, experiment.filters)
 
 
+def _check_first(experiment: Experiment) -> None:
+    """Checks by its first example that there is data, and that it fits the objective."""
+    examples, report = _examples(experiment)
+    first = next(examples, None)
+    if first is None:
+        raise InputError(f"data.train: nothing is left to be prepared; {report}")
+    check_kind(experiment.objective, plain=first[0] is None)
+
+
 def _tokenizers(experiment: Experiment, folder: Path) -> Tokenizers:
     """Those of the folder; where it has none yet, trained on a sample of the text as the experiment says."""
     place = folder / "tokenizer"
     if not place.exists():
-        datasets.tokenizers_of_text(experiment, _examples(experiment)[0]).save(place)
+        chosen = replace(experiment.tokenizer, examples=experiment.tokenizer.examples or SAMPLE)
+        made = datasets.tokenizers_of_text(replace(experiment, tokenizer=chosen), _examples(experiment)[0])
+        with written_whole(place) as temporary:
+            made.save(temporary)
     return Tokenizers.load(place)
 
 
@@ -131,8 +147,6 @@ def _make_shards(
             waiting.append(_shard(pool, folder, index, chunk, _dtype(tokenizers)))
             finish(count * (1 + _AHEAD) if count > 1 else 0)
         finish(0)
-    if not done:
-        raise InputError(f"data.train: nothing is left to be prepared; {report}")
     return plain, done, report
 
 
@@ -140,7 +154,7 @@ def _shard(pool: Executor, folder: Path, index: int, chunk: Sequence[Example], d
     """A shard that is there, of the same text, or that is to be made."""
     texts = _digest(chunk)
     there = read_shard(folder, index)
-    if there is not None and shard_path(folder, index).exists():
+    if there is not None:
         if there.texts != texts:
             raise InputError(
                 f"{shard_path(folder, index)}: made of other text than the data has now; prepare elsewhere"
