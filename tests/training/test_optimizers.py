@@ -71,6 +71,28 @@ class TestByHand:
         clipped = first_updates(replace(config, clip=0.25), {"kernel": gradient}, params)
         np.testing.assert_allclose(clipped["kernel"], updates["kernel"] / 4, rtol=1e-4)
 
+    @pytest.mark.parametrize("relative", [True, False])
+    def test_adafactor_takes_each_of_stacked_layers_for_itself(self, relative):
+        """As optax has it where they are parameters of their own, of sizes far apart."""
+        sizes = jnp.array([1.0, 1e-2, 1e2])[:, None, None]
+        stacked = {"kernel": draw(3, 3, 5, 7) * sizes, "bias": draw(4, 3, 7) * sizes[..., 0]}
+        gradients = {"kernel": draw(5, 3, 5, 7) / sizes, "bias": draw(6, 3, 7).at[1].set(0.0)}
+        config, params = Adafactor(least_factored=5, relative=relative, clip=0.5), {"layers": stacked}
+        ours, theirs = (
+            make_optimizer(config, lambda count: RATE),
+            optax.adafactor(
+                RATE, min_dim_size_to_factor=5, multiply_by_parameter_scale=relative, clipping_threshold=0.5
+            ),
+        )
+        apart = [jax.tree.map(lambda leaf, layer=layer: leaf[layer], (stacked, gradients)) for layer in range(3)]
+        state, states = ours.init(params), [theirs.init(own) for own, _ in apart]
+        for _ in range(2):
+            updates, state = ours.update({"layers": gradients}, state, params)
+            for layer, (own, gradient) in enumerate(apart):
+                wanted, states[layer] = theirs.update(gradient, states[layer], own)
+                for name in ("kernel", "bias"):
+                    np.testing.assert_allclose(updates["layers"][name][layer], wanted[name], rtol=1e-5)
+
     def test_muon_makes_kernels_of_layers_orthogonal_each_by_itself(self):
         gradient = draw(0, 2, 5, 7) * jnp.array([1.0, 1000.0])[:, None, None]
         gradients = {"layers": {"kernel": gradient, "bias": jnp.ones((2, 7))}, "table": jnp.array([[-9.0]])}

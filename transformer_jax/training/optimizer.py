@@ -104,18 +104,43 @@ def _made(config: Adam | AdamW | Adafactor | Lion | Muon, schedule: optax.Schedu
             moments = {"b1": config.beta1, "b2": config.beta2, "eps": config.epsilon}
             return optax.adamw(schedule, **moments, weight_decay=config.weight_decay, mask=_decayed)
         case Adafactor():
-            return optax.adafactor(
-                schedule,
-                min_dim_size_to_factor=config.least_factored,
-                decay_rate=config.decay,
-                multiply_by_parameter_scale=config.relative,
-                clipping_threshold=config.clip,
-            )
+            return _adafactor(config, schedule)
         case Lion():
             moments = {"b1": config.beta1, "b2": config.beta2}
             return optax.lion(schedule, **moments, weight_decay=config.weight_decay, mask=_decayed)
         case Muon():
             return _muon(config, schedule)
+
+
+def _adafactor(config: Adafactor, schedule: optax.Schedule) -> optax.GradientTransformation:
+    def clipped(updates: Any, _: Any) -> Any:
+        sizes = jax.tree.map(lambda size: jnp.maximum(1.0, size / config.clip), _sizes(updates))
+        return jax.tree.map(jnp.divide, updates, sizes)
+
+    def relative(updates: Any, params: Any) -> Any:  # a parameter of zeros has to leave them
+        return jax.tree.map(lambda update, size: update * jnp.maximum(size, 1e-3), updates, _sizes(params))
+
+    return optax.chain(
+        optax.scale_by_factored_rms(decay_rate=config.decay, min_dim_size_to_factor=config.least_factored),
+        optax.stateless(clipped),
+        optax.stateless(relative) if config.relative else optax.identity(),
+        optax.scale_by_learning_rate(schedule),
+    )
+
+
+def _sizes(tree: Any) -> Any:
+    """The root mean square of each parameter, of each layer by itself where layers are stacked."""
+
+    def size(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
+        axes = range(1, leaf.ndim) if _is_stacked(path) else range(leaf.ndim)
+        return jnp.sqrt(jnp.mean(jnp.square(leaf), axis=tuple(axes), keepdims=True))
+
+    return jax.tree_util.tree_map_with_path(size, tree)
+
+
+def _is_stacked(path: tuple[Any, ...]) -> bool:
+    """Whether a parameter is that of several layers, which are stacked on its first axis."""
+    return any(getattr(entry, "key", None) == "layers" for entry in path)
 
 
 def _muon(config: Muon, schedule: optax.Schedule) -> optax.GradientTransformation:
@@ -140,8 +165,8 @@ def _kinds(params: Any) -> Any:
     """Which parameters of a model Muon makes orthogonal updates of."""
 
     def kind(path: tuple[Any, ...], _: Any) -> str:
-        names = [getattr(entry, "key", None) for entry in path]
-        return "orthogonal" if "layers" in names and "kernel" in names else "others"
+        kernel = any(getattr(entry, "key", None) == "kernel" for entry in path)
+        return "orthogonal" if kernel and _is_stacked(path) else "others"
 
     return jax.tree_util.tree_map_with_path(kind, params)
 
