@@ -7,9 +7,25 @@ import math
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
-from transformer_jax.config import Experiment, ModelConfig, debug_variant
+from transformer_jax.config import (
+    Denoising,
+    EvaluationConfig,
+    Experiment,
+    MaskedLanguageModel,
+    ModelConfig,
+    PlainText,
+    SpanCorruption,
+    TokenizerConfig,
+    TrainingConfig,
+    Translation,
+    debug_variant,
+)
+from transformer_jax.data.batches import examples_of
+from transformer_jax.data.sources import load_pairs
+from transformer_jax.data.tokenizer import train_tokenizers
 from transformer_jax.runs import RunFolder, load_experiment
 from transformer_jax.training.loop import train
 
@@ -64,6 +80,33 @@ def test_only_sizes_and_data_are_others(file: Path):
         whole.model.encoder_layers > 0,
         whole.model.decoder_layers > 0,
     )
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [SpanCorruption(share=0.95, length=1.0), Denoising(), MaskedLanguageModel(share=0.9), Translation()],
+    ids=lambda objective: objective.kind,
+)
+def test_its_tokenizer_has_what_the_objective_needs(objective, tmp_path):
+    """Also where that of the experiment would have come with what it starts from."""
+    halves = {"decoder_layers": 0} if objective.kind == "masked" else {}
+    tokenizer = TokenizerConfig(algorithm="unigram", character_coverage=0.9)
+    data, model = PlainText(train="no.txt"), ModelConfig(vocab_size=9_001, **halves)
+    whole = Experiment(
+        data=data,
+        objective=objective,
+        init_from="no/run",
+        tokenizer=tokenizer,
+        model=model,
+        training=TrainingConfig(steps=7),
+        evaluation=EvaluationConfig(metric="loss"),
+    )
+    small = debug_variant(whole)
+    pairs = load_pairs(small.data, "train")
+    tokenizers = train_tokenizers(small.tokenizer, small.model, pairs.sources or [], pairs.targets)
+    assert tokenizers.target.vocab_size == small.model.vocab_size
+    corpus = examples_of(pairs, objective, tokenizers, small.batch, 3, tmp_path)
+    assert len(corpus.draw(0, np.arange(7))) == 7
 
 
 def test_all_have_one_set_of_shapes():

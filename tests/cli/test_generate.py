@@ -1,5 +1,7 @@
 """Beginnings in, texts out."""
 
+import json
+
 from transformer_jax.cli.main import main
 
 
@@ -37,11 +39,21 @@ def test_lists_and_files(piped, language_model, tmp_path):
     assert (tmp_path / "out").read_bytes() == whole
 
 
-def test_of_a_language_model_evaluate_says_loss_and_bits_a_byte(language_model, capsys):
+def test_of_a_language_model_evaluate_says_loss_and_bits_a_byte(language_model, tmp_path, refused, capfd):
     assert main(["evaluate", str(language_model), "--split", "validation"]) == 0
-    out = capsys.readouterr().out
+    out = capfd.readouterr().out
     assert "validation/bits_per_byte" in out
     assert "BLEU" not in out
+    file = tmp_path / "text"
+    file.write_text("ab\n\nabc\n")
+    assert main(["evaluate", str(language_model), "--target", str(file)]) == 0
+    written = json.loads((language_model / "evaluations" / "file-text.json").read_text())
+    assert f"file-text/bits_per_byte {written['file-text/bits_per_byte']:.4f}" in capfd.readouterr().out
+    evaluate = ["evaluate", language_model]
+    refused([*evaluate, "--beam", 3], "--beam 3: a run of objective.kind='causal' translates nothing")
+    refused([*evaluate, "--tokenised", "de"], "--tokenised de: a run of objective.kind='causal'")
+    refused([*evaluate, "--against", file], f"--against {file}: a run of objective.kind='causal'")
+    refused([*evaluate, "--source", file, "--target", file], f"--source {file}:", "give --target alone")
 
 
 def test_models_with_other_halves_are_refused(refused, trained, language_model, classifier):

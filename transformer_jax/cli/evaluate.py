@@ -1,4 +1,4 @@
-"""Loss, perplexity and scores of real translations, on a split of a run's experiment or on two files.
+"""Loss, perplexity and scores of real translations, on a split of a run's experiment or on files.
 
     transformer-jax evaluate RUN [--split test ...]
 
@@ -6,15 +6,26 @@ transformer-jax evaluate RUN --help lists every option, with the values of the r
 """
 
 import dataclasses
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from transformer_jax.checked import leaves_of
 from transformer_jax.cli.arguments import over_run
-from transformer_jax.config import DataConfig, DecodingConfig, Experiment, TextFiles
+from transformer_jax.config import (
+    DataConfig,
+    DecodingConfig,
+    Experiment,
+    ObjectiveConfig,
+    PlainText,
+    TextFiles,
+    reads_pairs,
+)
 from transformer_jax.errors import InputError
+from transformer_jax.files import write_atomically
 from transformer_jax.runs import RunFolder, check_digests
 
 if TYPE_CHECKING:
@@ -38,13 +49,13 @@ def _evaluate_of(run: Path, experiment: Experiment) -> Callable[..., int]:
         step: int | None = None,
         devices: int = 1,
     ) -> int:
-        """Loss, perplexity and scores of real translations; these are written into the run folder with their scores.
+        """Loss, perplexity and scores of real translations; all of it is written into the run folder.
 
         Args:
             decoding: how to translate.
             split: the split of the run's experiment.
             source: instead of a split, a file of sentences, one a line, plain or .gz; needs --target.
-            target: the file of their translations.
+            target: the file of their translations, or classes; of a model of plain text, a file of text alone.
             against: translations of the same sentences by another system, a file with one a line: compares the two by
                 paired bootstrap.
             tokenised: a language such as de: also BLEU on the tokens that Moses makes of it, with and without
@@ -54,12 +65,13 @@ def _evaluate_of(run: Path, experiment: Experiment) -> Callable[..., int]:
             devices: that share the sentences; -1 is all there are.
         """
         folder = RunFolder(run)
-        if source is not None and target is not None:
-            name, pairs = f"file-{source.name}", _pairs_of_files(source, target)  # no split is called so
-        elif source is None and target is None:
-            name, pairs = split, _pairs_of_split(folder, experiment.data_of(split), split, data_dir)
+        if experiment.objective.kind != "translation":
+            _refuse_translation(experiment, decoding, against, tokenised)
+        if source is None and target is None:
+            name: str = split
+            pairs = _pairs_of_split(folder, experiment.data_of(split), split, data_dir)
         else:
-            raise InputError("--source and --target belong together: give both, or neither to evaluate a split")
+            name, pairs = _pairs_of_files(source, target, experiment.objective)
         others = None if against is None else _others(against, len(pairs.targets))
         _evaluate(folder, experiment, decoding, pairs, name, step, others, tokenised, devices)
         return 0
@@ -77,15 +89,37 @@ def _others(path: Path, count: int) -> list[str]:
     return lines
 
 
-def _pairs_of_files(source: Path, target: Path) -> "Pairs":
+def _refuse_translation(
+    experiment: Experiment, decoding: DecodingConfig, against: Path | None, tokenised: str | None
+) -> None:
+    """Refuses what is of translations alone."""
+    own, given = dict(leaves_of(dataclasses.asdict(experiment.decoding))), leaves_of(dataclasses.asdict(decoding))
+    asked = {name: value for name, value in given if value != own[name]}
+    asked |= {name: value for name, value in (("against", against), ("tokenised", tokenised)) if value is not None}
+    for name, value in asked.items():
+        raise InputError(
+            f"--{name.replace('_', '-')} {value}: a run of objective.kind={experiment.objective.kind!r} translates "
+            "nothing; leave it out"
+        )
+
+
+def _pairs_of_files(source: Path | None, target: Path | None, objective: ObjectiveConfig) -> tuple[str, "Pairs"]:
+    """A name that no split has, and what is in the files."""
     from transformer_jax.data.sources import load_pairs
 
+    if target is None or (source is None) is reads_pairs(objective):
+        raise InputError(
+            "--source and --target belong together: give both, or neither to evaluate a split"
+            if reads_pairs(objective)
+            else f"--source {source}: objective.kind={objective.kind!r} is of plain text; give --target alone"
+        )
     for flag, file in (("--source", source), ("--target", target)):
-        if not file.is_file():
+        if file is not None and not file.is_file():
             raise InputError(f"{flag} {file}: no such file")
-    pairs = load_pairs(TextFiles(test=(str(source), str(target))), "test")
+    text = PlainText(test=str(target))
+    pairs = load_pairs(text if source is None else TextFiles(test=(str(source), str(target))), "test")
     assert pairs is not None  # the split is given
-    return pairs
+    return f"file-{(source or target).name}", pairs
 
 
 def _pairs_of_split(
@@ -131,7 +165,9 @@ def _evaluate(
     losses = evaluation.measure(experiment, params, batches, pairs, name, mesh)
     print(", ".join(f"{metric} {value:.4f}" for metric, value in losses.items()))
     if experiment.objective.kind != "translation":
-        print(f"checkpoint of step {step:,}")
+        path = folder.evaluations / f"{name}.json"
+        write_atomically(path, json.dumps({"step": step, **losses}, indent=2) + "\n")
+        print(f"checkpoint of step {step:,}; written to {path}")
         return
     longest = experiment.batch.source_length
     translator = Translator(experiment.model, params, tokenizers, config, mesh, longest=longest)

@@ -1,22 +1,31 @@
 """The same experiment in the small: every part of it, in sizes that any machine trains in seconds."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 
-from transformer_jax.config.data import BatchConfig
+from transformer_jax.config.data import BatchConfig, TokenizerConfig
 from transformer_jax.config.experiment import Experiment
 from transformer_jax.config.filters import FilterConfig
 from transformer_jax.config.finetuning import FinetuningConfig
 from transformer_jax.config.machine import LoggingConfig, MeshConfig
 from transformer_jax.config.mixture import MixtureConfig
 from transformer_jax.config.model import ModelConfig
-from transformer_jax.config.objectives import CausalLanguageModel, Classification, ObjectiveConfig, Translation
+from transformer_jax.config.objectives import (
+    Classification,
+    Denoising,
+    MaskedLanguageModel,
+    ObjectiveConfig,
+    SpanCorruption,
+    reads_pairs,
+)
 from transformer_jax.config.optimizer import PaperSchedule, ScheduleConfig
 from transformer_jax.config.sources import Numerals
 from transformer_jax.config.training import CheckpointConfig
 
 STEPS = 3
 LENGTH = 64  # tokens of a row; no number takes more, in any vocabulary
-VOCABULARY = 96
+VOCABULARY = 128
 LABELS = ("even", "odd")
 
 
@@ -41,7 +50,7 @@ def debug_variant(experiment: Experiment) -> Experiment:
         filters=FilterConfig(),
         objective=objective,
         mixture=replace(experiment.mixture, tasks=tuple(tasks)) if tasks else MixtureConfig(),
-        tokenizer=replace(experiment.tokenizer, masks=min(experiment.tokenizer.masks, 10)),
+        tokenizer=_tokenizer(experiment.tokenizer, [objective, *(task.objective for task in tasks)]),
         batch=BatchConfig(rows=8, source_length=LENGTH, target_length=LENGTH),
         model=_model(experiment.model, isinstance(objective, Classification)),
         schedule=_schedule(experiment.schedule),
@@ -64,6 +73,20 @@ def debug_variant(experiment: Experiment) -> Experiment:
     )
 
 
+def _tokenizer(tokenizer: TokenizerConfig, objectives: Sequence[ObjectiveConfig]) -> TokenizerConfig:
+    """Of the algorithm that makes as many pieces as it is asked for, of any text; with the masks that objectives need.
+
+    Those of what the experiment starts from are not there.
+    """
+    return replace(tokenizer, algorithm="bpe", character_coverage=1.0, masks=max(map(_masks, objectives)))
+
+
+def _masks(objective: ObjectiveConfig) -> int:
+    if isinstance(objective, SpanCorruption):
+        return math.ceil(LENGTH * objective.share / objective.length) + 1
+    return 1 if isinstance(objective, MaskedLanguageModel | Denoising) else 0
+
+
 def _objective(objective: ObjectiveConfig) -> ObjectiveConfig:
     return replace(objective, labels=LABELS) if isinstance(objective, Classification) else objective
 
@@ -73,8 +96,7 @@ def _data(objective: ObjectiveConfig) -> Numerals:
     pairs = Numerals(limit=1_000, test_numbers=20, validation_numbers=20)
     if isinstance(objective, Classification):
         return replace(pairs, form="parity")
-    prompted = isinstance(objective, CausalLanguageModel) and objective.prompted
-    return pairs if prompted or isinstance(objective, Translation) else replace(pairs, form="text")
+    return pairs if reads_pairs(objective) else replace(pairs, form="text")
 
 
 def _model(model: ModelConfig, classifies: bool) -> ModelConfig:

@@ -35,6 +35,7 @@ class RunFolder:
         self.curves = self.path / "curves.png"
         self.attention = self.path / "attention.png"
         self.translations = self.path / "translations"
+        self.evaluations = self.path / "evaluations"  # of runs that translate nothing: losses that were asked for
         self.average = self.path / "average.json"  # of an average of checkpoints: which they are
         self.imported = self.path / "imported.json"  # of a public checkpoint: which it is
         self.results = self.path / "results.json"  # what a finished run reached
