@@ -3,8 +3,8 @@
 Each stage by itself, over all training pairs of the default experiment or of Multi30k: training the tokenizer, ids of
 both sides, the packing plan of an epoch, and its batches as arrays. A run pays the first two once, the third once an
 epoch, and the last beside each step, in a thread of its own. Then what is paid anew in every epoch by runs that draw:
-the examples of each objective that hides something of a text, on the target side alone, and pieces that are drawn (bpe,
-0.1); and by those that stream: tokens out of shards, in any order.
+the examples of each objective that hides something of a text, on the target side alone, of a line and of 15 lines each,
+and pieces that are drawn (bpe, 0.1); and by those that stream: tokens out of shards, in any order.
 """
 
 import argparse
@@ -39,6 +39,7 @@ from transformer_jax.data.tokenizer import Tokenizers, train_tokenizers
 from transformer_jax.data.tokens import tokenise
 from transformer_jax.runs import load_experiment
 
+LINES = 15  # of a longer text
 DEFAULT = Path(__file__).parents[1] / "experiments" / "numerals.py"
 
 
@@ -84,9 +85,11 @@ def drawn(pairs: Pairs, experiment: Experiment, batch: BatchConfig) -> Iterator[
     masks = replace(experiment.tokenizer, masks=batch.target_length)
     model = replace(experiment.model, vocab_size=experiment.model.vocab_size + batch.target_length)
     tokenizers = train_tokenizers(masks, model, pairs.sources or (), pairs.targets)
-    texts, everything = Pairs(None, pairs.targets), np.arange(len(pairs))
+    everything, lines = np.arange(len(pairs)), list(pairs.targets)
+    joined = [" ".join(lines[start : start + LINES]) for start in range(0, len(lines), LINES)]
     ways: dict[str, tuple[Pairs, ObjectiveConfig, float]] = {
-        f"examples: {objective.kind}": (texts, objective, 0.0)
+        f"examples: {objective.kind}{name}": (Pairs(None, texts), objective, 0.0)
+        for name, texts in (("", lines), (f", of {LINES} lines", joined))
         for objective in (MaskedLanguageModel(), SpanCorruption(), Denoising(), PrefixLanguageModel())
     }
     ways["examples: drawn pieces"] = (pairs, Translation(), 0.1)

@@ -34,6 +34,14 @@ def content(lap: Lap) -> list[tuple[int, int]]:
     return [tuple(own.tolist()) for own in lap.examples.target]
 
 
+def test_the_order_shares_no_numbers_with_the_plan_of_rows():
+    """Of a seed and an epoch alone, a plan makes another order."""
+    planned = np.random.Generator(np.random.PCG64((3, 0))).permutation(101)
+    ordered = np.array(content(Windows(Numbers(101), seed=3, window=101).lap(0)))[:, 0]
+    assert sorted(ordered) == sorted(planned)
+    assert np.sum(ordered == planned) < 9  # of two orders of any size 1 is expected
+
+
 def test_windows_go_through_every_epoch_once_in_an_order_of_its_own():
     windows = Windows(Numbers(23), seed=3, window=7)
     assert windows.per_epoch == 4

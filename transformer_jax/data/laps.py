@@ -10,6 +10,7 @@ from jaxtyping import Int
 
 from transformer_jax.data.corpus import Corpus
 from transformer_jax.data.examples import Examples
+from transformer_jax.data.hashing import ORDER
 
 WINDOW = 65_536  # examples of a lap, where they are drawn anew or do not fit in memory
 
@@ -80,7 +81,7 @@ class Mixture(Laps):
     """
 
     def __init__(self, corpora: Sequence[Corpus], rates: Sequence[float], seed: int, window: int = WINDOW) -> None:
-        self._streams = [_Stream(corpus, seed + index) for index, corpus in enumerate(corpora)]
+        self._streams = [_Stream(corpus, seed, index) for index, corpus in enumerate(corpora)]
         self._firsts = np.cumsum([0, *(corpus.names(np.array([len(corpus) - 1]))[0] + 1 for corpus in corpora)])
         self._shares = np.cumsum([0.0, *rates]) / np.sum(rates)
         self.examples = sum(map(len, corpora))
@@ -102,13 +103,13 @@ class Mixture(Laps):
 class _Stream:
     """The examples of a corpus without end: each epoch's in an order of its own, one epoch behind the other."""
 
-    def __init__(self, corpus: Corpus, seed: int) -> None:
-        self._corpus, self._seed, self.size = corpus, seed, len(corpus)
+    def __init__(self, corpus: Corpus, seed: int, index: int = 0) -> None:
+        self._corpus, self._seed, self._index, self.size = corpus, seed, index, len(corpus)
         self._order = functools.lru_cache(maxsize=2)(self._permutation)
 
     def _permutation(self, epoch: int) -> Int[np.ndarray, " size"]:
         numbers = np.arange(self.size, dtype=np.int32)  # of tens of millions, half the memory
-        return np.random.Generator(np.random.PCG64((self._seed, epoch))).permutation(numbers)
+        return np.random.Generator(np.random.PCG64((self._seed, epoch, self._index, ORDER))).permutation(numbers)
 
     def take(self, start: int, stop: int) -> Lap:
         """Those at these places of the stream."""

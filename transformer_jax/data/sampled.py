@@ -5,7 +5,7 @@ from jaxtyping import Int
 
 from transformer_jax.data.corpus import PairCorpus, most_segments, no_generator
 from transformer_jax.data.examples import Examples, Tokens, TokenStore
-from transformer_jax.data.hashing import key_of, keyed
+from transformer_jax.data.hashing import PIECES, key_of, keyed
 from transformer_jax.data.objectives import Limits, Objective
 from transformer_jax.data.subwords import Segmenter
 from transformer_jax.data.tokenizer import Tokenizers
@@ -55,7 +55,7 @@ class SampledCorpus(PairCorpus):
 
     def _cut(self, tokens: Tokens, epoch: int, names: Int[np.ndarray, " n"]) -> Tokens:
         assert tokens.source is not None  # as pairs have them
-        source, target = (keyed(key_of(self._seed, epoch, side), names) for side in range(2))
+        source, target = (keyed(key_of(self._seed, epoch, side, PIECES), names) for side in range(2))
         written = self._objective.writes  # else a class, which has no pieces
         return Tokens(
             self._source.draw(tokens.source, source),
