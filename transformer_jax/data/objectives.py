@@ -29,7 +29,7 @@ Ids: TypeAlias = Int[np.ndarray, " _"]
 Limits: TypeAlias = tuple[int, int]  # tokens of a row, of source and target
 
 
-class Example(NamedTuple):
+class Single(NamedTuple):
     """What is read and predicted of one text; see `Examples`."""
 
     source: Ids | None
@@ -62,7 +62,7 @@ class Objective(abc.ABC):
         """The examples of all texts, that of text i drawn by generator i."""
 
 
-class Pairs(Objective):
+class Pairwise(Objective):
     """The target is predicted, the source is read, both as they are."""
 
     def examples(self, tokens: Tokens, generators: Callable[[int], np.random.Generator]) -> Examples:
@@ -105,7 +105,7 @@ class Drawn(Objective):
     drawn = True
     framed = False
 
-    def __init__(self, longest: int, example: Callable[[Ids, np.random.Generator], Example]) -> None:
+    def __init__(self, longest: int, example: Callable[[Ids, np.random.Generator], Single]) -> None:
         self.longest, self._example = longest, example
 
     def examples(self, tokens: Tokens, generators: Callable[[int], np.random.Generator]) -> Examples:
@@ -144,7 +144,7 @@ def objective_of(config: ObjectiveConfig, tokenizers: Tokenizers, limits: Limits
     room = limits[0] - special.frames, limits[1] - special.frames
     match config:
         case Translation():
-            return Pairs()
+            return Pairwise()
         case Classification():
             return Labels()
         case CausalLanguageModel():
@@ -191,14 +191,14 @@ def _longest_corrupted(config: SpanCorruption, room: Limits) -> int:
     return next((count for count in range(sum(room), 0, -1) if fits(count)), 0)
 
 
-def _prefix(special: SpecialTokens, text: Ids, random: np.random.Generator) -> Example:
+def _prefix(special: SpecialTokens, text: Ids, random: np.random.Generator) -> Single:
     source, target = corruption.split_prefix(text, random)
-    return Example(special.frame(source), special.frame(target))
+    return Single(special.frame(source), special.frame(target))
 
 
 def _masked(
     config: MaskedLanguageModel, tokenizer: Tokenizer, most: int, masks: Ids, text: Ids, random: np.random.Generator
-) -> Example:
+) -> Single:
     starts = tokenizer.starts[text] if config.whole_words else None
     changed, places = corruption.mask_tokens(
         text,
@@ -212,16 +212,16 @@ def _masked(
     )
     places = places[:most]  # one long word may be more
     before = len(tokenizer.special.before)
-    return Example(tokenizer.special.frame(changed), text[places], None, places + before)
+    return Single(tokenizer.special.frame(changed), text[places], None, places + before)
 
 
 def _spans(
     config: SpanCorruption, special: SpecialTokens, masks: Ids, text: Ids, random: np.random.Generator
-) -> Example:
+) -> Single:
     source, target = corruption.corrupt_spans(text, random, share=config.share, length=config.length, masks=masks)
-    return Example(special.frame(source), special.frame(target))
+    return Single(special.frame(source), special.frame(target))
 
 
-def _infilled(config: Denoising, special: SpecialTokens, mask: int, text: Ids, random: np.random.Generator) -> Example:
+def _infilled(config: Denoising, special: SpecialTokens, mask: int, text: Ids, random: np.random.Generator) -> Single:
     source = corruption.infill(text, random, share=config.share, length=config.length, mask=mask)
-    return Example(special.frame(source), special.frame(text))
+    return Single(special.frame(source), special.frame(text))

@@ -5,6 +5,8 @@ function of a key. It needs the ids of a text in its likeliest pieces alone: the
 the beginning of a word, or over what has no piece.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt64
 
@@ -15,6 +17,20 @@ from transformer_jax.errors import InputError
 
 _CHUNK = 8_192  # texts cut at once
 _KEPT = 2**18  # words whose pieces are remembered
+
+
+class _Words(NamedTuple):
+    """Words that are as long as each other.
+
+    Attributes:
+        scores: of the piece of each length that begins at each place of a different word; -inf where there is none.
+        kind: which of these each word is.
+        keys: that each is drawn by.
+    """
+
+    scores: Float[np.ndarray, "K n L"]
+    kind: Int[np.ndarray, " W"]
+    keys: UInt64[np.ndarray, " W"]
 
 
 class Segmenter:
@@ -35,7 +51,7 @@ class Segmenter:
                 f"tokenizer.sampling={strength}: only SentencePiece models draw their pieces; leave it out"
             )
         self._strength = strength
-        self._draw = self._merged if tokenizer.algorithm == "bpe" else self._weighted
+        self._begins = _merged if tokenizer.algorithm == "bpe" else _weighted
         scores, self._pieces = tokenizer.scores, tokenizer.pieces(range(tokenizer.vocab_size))
         self._free = np.array([token in scores for token in range(len(self._pieces))])  # the others stay as they are
         self._starts, self._chars = tokenizer.starts, np.array(list(map(len, self._pieces)))
@@ -82,7 +98,7 @@ class Segmenter:
         edges = zip((first * size).tolist(), ((first + counts) * size).tolist(), strict=True)
         kind = np.array([kinds.setdefault(data[start:end], len(kinds)) for start, end in edges])
         spans = np.stack([self._spans(word, values.dtype) for word in kinds])
-        begins = self._draw(spans, self._scores[spans], kind, keys)
+        begins = self._begins(_Words(self._scores[spans], kind, keys), self._strength)
         word, start = np.nonzero(begins)
         end = np.append(start[1:], 0)
         end[end <= start] = begins.shape[1]
@@ -102,64 +118,56 @@ class Segmenter:
         self._known[word] = spans
         return spans
 
-    def _merged(
-        self,
-        spans: Int[np.ndarray, "K n L"],
-        scores: Float[np.ndarray, "K n L"],
-        kind: Int[np.ndarray, " W"],
-        keys: UInt64[np.ndarray, " W"],
-    ) -> Bool[np.ndarray, "W n"]:
-        """Which places of words begin a piece: some of all possible merges are left out, the best of the others made.
 
-        Again and again, until there is none (Provilkov et al., 2020, algorithm 1).
-        """
-        chars, longest = spans.shape[1:]
-        begins = np.zeros((len(kind), chars), bool)
-        left, edges = np.arange(len(kind)), np.tile(np.arange(chars + 1), (len(kind), 1))  # words, ends of pieces
-        while len(left) and edges.shape[1] > 2:
-            lengths = edges[:, 2:] - edges[:, :-2]
-            found = scores[kind[left, None], edges[:, :-2], np.minimum(lengths, longest) - 1]
-            found[lengths > longest] = -np.inf
-            word, place = np.nonzero(found > -np.inf)
-            drawn = uniform(keys[left[word]], place + chars * (chars + 1 - edges.shape[1]))
-            found[word, place] = np.where(drawn < self._strength, -np.inf, found[word, place])
-            best = np.argmax(found, axis=1)
-            merges = found[np.arange(len(left)), best] > -np.inf
-            begins[left[~merges, None], edges[~merges, :-1]] = True
-            left, edges, best = left[merges], edges[merges], best[merges]
-            kept = np.arange(edges.shape[1]) != best[:, None] + 1
-            edges = edges[kept].reshape(len(left), kept.shape[1] - 1)
-        begins[left, 0] = True  # words that became one piece
-        return begins
+def _merged(words: _Words, left_out: float) -> Bool[np.ndarray, "W n"]:
+    """Which places of words begin a piece: some of all possible merges are left out, the best of the others made.
 
-    def _weighted(
-        self,
-        spans: Int[np.ndarray, "K n L"],
-        scores: Float[np.ndarray, "K n L"],
-        kind: Int[np.ndarray, " W"],
-        keys: UInt64[np.ndarray, " W"],
-    ) -> Bool[np.ndarray, "W n"]:
-        """Which places of words begin a piece, of all ways to cut: sums forwards, draws backwards (Kudo, 2018)."""
-        chars, longest = spans.shape[1:]
-        logs = scores * self._strength
-        sums = np.full((len(spans), chars + 1), -np.inf)  # of all ways to a place
-        sums[:, 0] = 0.0
-        ways = np.full((len(spans), chars + 1, longest), -np.inf)  # to a place, by a last piece of each length
-        for end in range(1, chars + 1):
-            starts = end - 1 - np.arange(min(end, longest))
-            ways[:, end, : len(starts)] = sums[:, starts] + logs[:, starts, end - 1 - starts]
-            sums[:, end] = np.logaddexp.reduce(ways[:, end], axis=1)
-        with np.errstate(invalid="ignore"):  # at places that no way leads to
-            shares = np.cumsum(np.exp(ways - sums[..., None]), axis=-1)
-        begins = np.zeros((len(kind), chars), bool)
-        left, place, step = np.arange(len(kind)), np.full(len(kind), chars), 0
-        while len(left):
-            share = shares[kind[left], place]
-            drawn = uniform(keys[left], np.full(len(left), step)) * share[:, -1]
-            place = place - 1 - np.argmax(share > drawn[:, None], axis=1)
-            begins[left, place] = True
-            left, place, step = left[place > 0], place[place > 0], step + 1
-        return begins
+    Again and again, until there is none (Provilkov et al., 2020, algorithm 1).
+    """
+    scores, kind, keys = words
+    chars, longest = scores.shape[1:]
+    begins = np.zeros((len(kind), chars), bool)
+    left, edges = np.arange(len(kind)), np.tile(np.arange(chars + 1), (len(kind), 1))  # words, ends of pieces
+    while len(left) and edges.shape[1] > 2:
+        lengths = edges[:, 2:] - edges[:, :-2]
+        found = scores[kind[left, None], edges[:, :-2], np.minimum(lengths, longest) - 1]
+        found[lengths > longest] = -np.inf
+        word, place = np.nonzero(found > -np.inf)
+        drawn = uniform(keys[left[word]], place + chars * (chars + 1 - edges.shape[1]))
+        found[word, place] = np.where(drawn < left_out, -np.inf, found[word, place])
+        best = np.argmax(found, axis=1)
+        merges = found[np.arange(len(left)), best] > -np.inf
+        begins[left[~merges, None], edges[~merges, :-1]] = True
+        left, edges, best = left[merges], edges[merges], best[merges]
+        kept = np.arange(edges.shape[1]) != best[:, None] + 1
+        edges = edges[kept].reshape(len(left), kept.shape[1] - 1)
+    begins[left, 0] = True  # words that became one piece
+    return begins
+
+
+def _weighted(words: _Words, power: float) -> Bool[np.ndarray, "W n"]:
+    """Which places of words begin a piece, of all ways to cut: sums forwards, draws backwards (Kudo, 2018)."""
+    scores, kind, keys = words
+    chars, longest = scores.shape[1:]
+    logs = scores * power
+    sums = np.full((len(scores), chars + 1), -np.inf)  # of all ways to a place
+    sums[:, 0] = 0.0
+    ways = np.full((len(scores), chars + 1, longest), -np.inf)  # to a place, by a last piece of each length
+    for end in range(1, chars + 1):
+        starts = end - 1 - np.arange(min(end, longest))
+        ways[:, end, : len(starts)] = sums[:, starts] + logs[:, starts, end - 1 - starts]
+        sums[:, end] = np.logaddexp.reduce(ways[:, end], axis=1)
+    with np.errstate(invalid="ignore"):  # at places that no way leads to
+        shares = np.cumsum(np.exp(ways - sums[..., None]), axis=-1)
+    begins = np.zeros((len(kind), chars), bool)
+    left, place, step = np.arange(len(kind)), np.full(len(kind), chars), 0
+    while len(left):
+        share = shares[kind[left], place]
+        drawn = uniform(keys[left], np.full(len(left), step)) * share[:, -1]
+        place = place - 1 - np.argmax(share > drawn[:, None], axis=1)
+        begins[left, place] = True
+        left, place, step = left[place > 0], place[place > 0], step + 1
+    return begins
 
 
 def _replaced(

@@ -15,7 +15,6 @@ from jax.sharding import Mesh
 from sacrebleu.metrics import BLEU, CHRF, TER
 from sacrebleu.significance import PairedTest, Result
 
-from transformer_jax import sharding
 from transformer_jax.config import Experiment, ObjectiveConfig
 from transformer_jax.data.batch import Batch
 from transformer_jax.data.pipeline import Pipeline
@@ -24,8 +23,7 @@ from transformer_jax.errors import InputError
 from transformer_jax.files import write_atomically
 from transformer_jax.models import Parameters, Transformer
 from transformer_jax.training.losses import EvaluatedSums, LossSums
-from transformer_jax.training.objectives import batch_evaluation
-from transformer_jax.training.step import EvalStep
+from transformer_jax.training.step import EvalStep, make_eval_step
 from transformer_jax.translation import Translator
 
 
@@ -67,8 +65,7 @@ def measure(
     experiment: Experiment, params: Parameters, batches: Pipeline, pairs: Pairs, split: str, mesh: Mesh
 ) -> dict[str, float]:
     """The metrics of the examples of a split, whose batches and parameters lie on a mesh."""
-    evaluated = sharding.on_mesh(mesh, functools.partial(batch_evaluation, Transformer(experiment.model)))
-    eval_step = jax.jit(evaluated, out_shardings=sharding.replicated(mesh))
+    eval_step = make_eval_step(Transformer(experiment.model), mesh)
     with contextlib.closing(batches.one_epoch()) as epoch:
         sums = evaluate_loss(eval_step, params, epoch)
     return metrics_of(experiment.objective, sums, split, pairs)

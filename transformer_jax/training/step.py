@@ -117,6 +117,12 @@ TrainStep: TypeAlias = Callable[[TrainState, Batch, Array], tuple[TrainState, Ar
 EvalStep: TypeAlias = Callable[[Parameters, Batch], EvaluatedSums]
 
 
+def make_eval_step(model: Transformer, mesh: Mesh) -> EvalStep:
+    """What sums up the losses of a batch, of parameters and batches that lie on a mesh; compiled for each shape."""
+    evaluated = sharding.on_mesh(mesh, functools.partial(batch_evaluation, model))
+    return jax.jit(evaluated, out_shardings=sharding.replicated(mesh))
+
+
 def gradients(
     model: Transformer,
     params: Parameters,
@@ -266,11 +272,7 @@ class Trainer:
             out_shardings=(self.state_sharding, everywhere),
             donate_argnums=0,
         )
-        self.eval_step: EvalStep = jax.jit(
-            sharding.on_mesh(mesh, functools.partial(batch_evaluation, self.model)),
-            in_shardings=(self.state_sharding.params, rows),
-            out_shardings=everywhere,
-        )
+        self.eval_step = make_eval_step(self.model, mesh)
         self._asked: dict[int, Array] = {}
         self._new_state: Callable[[], TrainState] = jax.jit(
             lambda: nn.meta.unbox(self._new_boxed_state()), out_shardings=self.state_sharding
