@@ -258,7 +258,8 @@ class Trainer:
             experiment.training.clip_norm,
             functools.partial(scaled, self.rates),
         )
-        boxed = jax.eval_shape(self._new_boxed_state)
+        new_boxed_state = jax.jit(self._new_boxed_state)  # traced once, for the shapes here and where it is made
+        boxed = jax.eval_shape(new_boxed_state)
         self.state_sharding: TrainState = sharding.state_shardings(boxed, mesh)
         self.abstract_state: TrainState = jax.tree.map(
             lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
@@ -275,7 +276,7 @@ class Trainer:
         self.eval_step = make_eval_step(self.model, mesh)
         self._asked: dict[int, Array] = {}
         self._new_state: Callable[[], TrainState] = jax.jit(
-            lambda: nn.meta.unbox(self._new_boxed_state()), out_shardings=self.state_sharding
+            lambda: nn.meta.unbox(new_boxed_state()), out_shardings=self.state_sharding
         )
         self._state_of: Callable[[Parameters], TrainState] = jax.jit(
             functools.partial(_new_state, experiment, self.optimizer, self.rates),
