@@ -17,9 +17,9 @@ from transformer_jax.config import Classification, ModelConfig
 from transformer_jax.data.tokenizer import Tokenizers, is_text
 from transformer_jax.errors import InputError
 from transformer_jax.models import Parameters, Transformer
-from transformer_jax.runs import RunFolder, open_run
+from transformer_jax.runs import open_run
 from transformer_jax.translation.ensembles import check_vocabulary
-from transformer_jax.translation.loading import load_member, load_tokenizers
+from transformer_jax.translation.loading import load_members
 
 SHORTEST = 16  # lengths are padded to this times a power of two, so that few shapes are compiled
 ROWS = 64  # texts classified at once
@@ -92,8 +92,7 @@ class Classifier:
         mesh, objective = mesh or sharding.data_mesh(), open_run(path).objective
         if not isinstance(objective, Classification):
             raise InputError(f"{path}: a run of objective.kind={objective.kind!r}, not of a classifier")
-        tokenizers = load_tokenizers(RunFolder(path))
-        experiment, params = load_member(path, tokenizers, mesh, step)
+        tokenizers, ((experiment, params),) = load_members([path], mesh, [step])
         longest = experiment.batch.source_length
         return cls(experiment.model, params, tokenizers, objective.labels, mesh, longest=longest)
 
