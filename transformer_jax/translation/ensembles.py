@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from jaxtyping import Array, Int, PyTree
 
+from transformer_jax.adapters import without
 from transformer_jax.config import ModelConfig
 from transformer_jax.data.tokenizer import Tokenizers
 from transformer_jax.decoding import Mean, StepModel, check_weights, ensemble
@@ -19,7 +20,7 @@ from transformer_jax.sizes import Size
 class Ensemble:
     """One model or several as one, and by choice a draft model that guesses what they say.
 
-    Parameters are those of every member, and then those of the draft model.
+    Parameters are those of every member, and then those of the draft model, which may stand there without one.
 
     Raises:
         InputError: on weights that are not one for each member.
@@ -74,7 +75,7 @@ class Ensemble:
                 capacity=capacity,
                 ahead=self.guesses,
             )
-            for model, own in zip(self._all, params, strict=True)
+            for model, own in zip(self._all, params[: len(self._all)], strict=True)
         )
         return caches if self.drafter is None else (caches[:-1], caches[-1])
 
@@ -88,8 +89,23 @@ def _positions(models: Sequence[Transformer]) -> int:
     return min(tables, default=sys.maxsize)
 
 
-def check_models(tokenizers: Tokenizers, models: Sequence[ModelConfig]) -> None:
-    """Checks that models have both halves, and fit the tokenizers.
+def paired(
+    model: ModelConfig | Sequence[ModelConfig], params: Parameters | Sequence[Parameters]
+) -> list[tuple[ModelConfig, Parameters]]:
+    """Each model with its parameters.
+
+    Raises:
+        InputError: when there are no models, or not as many parameters.
+    """
+    models = [model] if isinstance(model, ModelConfig) else list(model)
+    each = [params] if isinstance(params, dict) else list(params)
+    if not models or len(models) != len(each):
+        raise InputError(f"{len(models)} models and the parameters of {len(each)}: as many, and at least one")
+    return list(zip(models, each, strict=True))
+
+
+def networks_of(models: Sequence[ModelConfig], tokenizers: Tokenizers) -> list[Transformer]:
+    """Models that have both halves and fit the tokenizers, without adapters, which are merged into their parameters.
 
     Raises:
         InputError: naming what differs.
@@ -101,6 +117,7 @@ def check_models(tokenizers: Tokenizers, models: Sequence[ModelConfig]) -> None:
                 "both; a model without an encoder generates, one without a decoder classifies"
             )
         check_vocabulary(tokenizers, model)
+    return [Transformer(without(model)) for model in models]
 
 
 def check_vocabulary(tokenizers: Tokenizers, model: ModelConfig) -> None:
