@@ -39,7 +39,7 @@ class Ensemble:
     @property
     def positions(self) -> int:
         """Tokens of a sentence at most, by the members' tables of learned positions."""
-        return _positions(self.members)
+        return positions_of([model.config for model in self.members])
 
     def with_draft(self, drafter: Transformer, guesses: int) -> "Ensemble":
         """The same, with a draft model that says so many tokens ahead.
@@ -47,7 +47,7 @@ class Ensemble:
         Raises:
             InputError: when its table of positions ends before those of the members.
         """
-        if _positions([drafter]) < self.positions:
+        if positions_of([drafter.config]) < self.positions:
             own = "no such limit" if self.positions == sys.maxsize else self.positions
             raise InputError(
                 f"the draft model has max_positions={drafter.config.max_positions}, and the model it helps {own}"
@@ -84,9 +84,9 @@ class Ensemble:
         return self.members if self.drafter is None else [*self.members, self.drafter]
 
 
-def _positions(models: Sequence[Transformer]) -> int:
-    tables = [model.config.max_positions for model in models if model.config.positions == "learned"]
-    return min(tables, default=sys.maxsize)
+def positions_of(models: Sequence[ModelConfig]) -> int:
+    """Tokens of a sentence at most, by the models' tables of learned positions."""
+    return min((model.max_positions for model in models if model.positions == "learned"), default=sys.maxsize)
 
 
 def paired(
