@@ -17,11 +17,11 @@ from transformer_jax.config import Classification, ModelConfig
 from transformer_jax.data.tokenizer import Tokenizers, is_text
 from transformer_jax.errors import InputError
 from transformer_jax.models import Parameters, Transformer
-from transformer_jax.runs import RunFolder, open_run
-from transformer_jax.translation.ensembles import check_vocabulary
-from transformer_jax.translation.loading import load_member, load_tokenizers
+from transformer_jax.runs import open_run
+from transformer_jax.translation.ensembles import check_vocabulary, positions_of
+from transformer_jax.translation.loading import load_members
+from transformer_jax.translation.shapes import padded
 
-SHORTEST = 16  # lengths are padded to this times a power of two, so that few shapes are compiled
 ROWS = 64  # texts classified at once
 
 
@@ -66,7 +66,7 @@ class Classifier:
             )
         check_vocabulary(tokenizers, model)
         self.labels, self._tokenizer, self._longest = tuple(labels), tokenizers.source, longest
-        self._mesh = mesh or sharding.data_mesh()
+        self._positions, self._mesh = positions_of([model]), mesh or sharding.data_mesh()
         self._rows = sharding.shared_rows(self._mesh, ROWS)
         config, self._params = merged(model, params)
         network, place = Transformer(config), sharding.replicated(self._mesh)
@@ -92,8 +92,7 @@ class Classifier:
         mesh, objective = mesh or sharding.data_mesh(), open_run(path).objective
         if not isinstance(objective, Classification):
             raise InputError(f"{path}: a run of objective.kind={objective.kind!r}, not of a classifier")
-        tokenizers = load_tokenizers(RunFolder(path))
-        experiment, params = load_member(path, tokenizers, mesh, step)
+        tokenizers, ((experiment, params),) = load_members([path], mesh, [step])
         longest = experiment.batch.source_length
         return cls(experiment.model, params, tokenizers, objective.labels, mesh, longest=longest)
 
@@ -101,22 +100,27 @@ class Classifier:
         """What each text is taken for, in order, as they come.
 
         Raises:
-            InputError: on what is no text, by its number.
+            InputError: on what is no text, or does not fit a table of learned positions, by its number.
         """
         texts, done = iter(texts), 0
         while chunk := list(itertools.islice(texts, self._rows)):
             for number, text in enumerate(chunk, start=done + 1):
                 if not is_text(text):
                     raise InputError(f"text {number}: no text, but half of a surrogate pair")
-            yield from self._classify(chunk)
+            yield from self._classify(chunk, done)
             done += len(chunk)
 
-    def _classify(self, texts: Sequence[str]) -> Iterator[Classified]:
+    def _classify(self, texts: Sequence[str], done: int) -> Iterator[Classified]:
         """Those of one batch, each length by itself, so that no text depends on those beside it."""
         room = self._longest - len(self._tokenizer.framed([]))
         encoded = self._tokenizer.encode(texts)
         framed = [self._tokenizer.framed(ids[:room]) for ids in encoded]
-        lengths = [SHORTEST << max(-(-len(ids) // SHORTEST) - 1, 0).bit_length() for ids in framed]
+        for number, ids in enumerate(framed, start=done + 1):
+            if len(ids) > self._positions:
+                raise InputError(
+                    f"text {number} has {len(ids)} tokens, but the model has max_positions={self._positions}"
+                )
+        lengths = [padded(len(ids), self._positions) for ids in framed]
         found: dict[int, np.ndarray] = {}
         for length in sorted(set(lengths)):
             chosen = [index for index, own in enumerate(lengths) if own == length]

@@ -11,8 +11,7 @@ from jaxtyping import Int
 from transformer_jax.data.corpus import Corpus
 from transformer_jax.data.examples import Examples
 from transformer_jax.data.hashing import ORDER
-
-WINDOW = 65_536  # examples of a lap, where they are drawn anew or do not fit in memory
+from transformer_jax.data.packing import WINDOW
 
 
 class Lap(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int, Num
 
-_WINDOW = 65_536  # pairs planned at a time: rows do not cross windows, and memory stays small
+WINDOW = 65_536  # examples planned at a time: rows do not cross windows, and memory stays small
 _OPEN_ROWS = 16  # rows that may still take a pair: more of them fill better and plan slower
 
 
@@ -102,8 +102,8 @@ def plan(lengths: Int[np.ndarray, "N 2"], limits: tuple[int, int], seed: int, ep
     random = np.random.Generator(np.random.PCG64((seed, epoch)))
     order = random.permutation(len(lengths))
     rows: list[list[int]] = []
-    for start in range(0, len(order), _WINDOW):
-        window = order[start : start + _WINDOW]
+    for start in range(0, len(order), WINDOW):
+        window = order[start : start + WINDOW]
         rows += _first_fit(window, lengths[window], limits)
     offsets = offsets_of(np.fromiter(map(len, rows), np.int64, len(rows)))
     indices = np.fromiter((index for row in rows for index in row), np.int64, len(order))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from jaxtyping import Array, Int, PyTree
 
+from transformer_jax.adapters import without
 from transformer_jax.config import ModelConfig
 from transformer_jax.data.tokenizer import Tokenizers
 from transformer_jax.decoding import Mean, StepModel, check_weights, ensemble
@@ -19,7 +20,7 @@ from transformer_jax.sizes import Size
 class Ensemble:
     """One model or several as one, and by choice a draft model that guesses what they say.
 
-    Parameters are those of every member, and then those of the draft model.
+    Parameters are those of every member, and then those of the draft model, which may stand there without one.
 
     Raises:
         InputError: on weights that are not one for each member.
@@ -38,7 +39,7 @@ class Ensemble:
     @property
     def positions(self) -> int:
         """Tokens of a sentence at most, by the members' tables of learned positions."""
-        return _positions(self.members)
+        return positions_of([model.config for model in self.members])
 
     def with_draft(self, drafter: Transformer, guesses: int) -> "Ensemble":
         """The same, with a draft model that says so many tokens ahead.
@@ -46,7 +47,7 @@ class Ensemble:
         Raises:
             InputError: when its table of positions ends before those of the members.
         """
-        if _positions([drafter]) < self.positions:
+        if positions_of([drafter.config]) < self.positions:
             own = "no such limit" if self.positions == sys.maxsize else self.positions
             raise InputError(
                 f"the draft model has max_positions={drafter.config.max_positions}, and the model it helps {own}"
@@ -74,7 +75,7 @@ class Ensemble:
                 capacity=capacity,
                 ahead=self.guesses,
             )
-            for model, own in zip(self._all, params, strict=True)
+            for model, own in zip(self._all, params[: len(self._all)], strict=True)
         )
         return caches if self.drafter is None else (caches[:-1], caches[-1])
 
@@ -83,13 +84,28 @@ class Ensemble:
         return self.members if self.drafter is None else [*self.members, self.drafter]
 
 
-def _positions(models: Sequence[Transformer]) -> int:
-    tables = [model.config.max_positions for model in models if model.config.positions == "learned"]
-    return min(tables, default=sys.maxsize)
+def positions_of(models: Sequence[ModelConfig]) -> int:
+    """Tokens of a sentence at most, by the models' tables of learned positions."""
+    return min((model.max_positions for model in models if model.positions == "learned"), default=sys.maxsize)
 
 
-def check_models(tokenizers: Tokenizers, models: Sequence[ModelConfig]) -> None:
-    """Checks that models have both halves, and fit the tokenizers.
+def paired(
+    model: ModelConfig | Sequence[ModelConfig], params: Parameters | Sequence[Parameters]
+) -> list[tuple[ModelConfig, Parameters]]:
+    """Each model with its parameters.
+
+    Raises:
+        InputError: when there are no models, or not as many parameters.
+    """
+    models = [model] if isinstance(model, ModelConfig) else list(model)
+    each = [params] if isinstance(params, dict) else list(params)
+    if not models or len(models) != len(each):
+        raise InputError(f"{len(models)} models and the parameters of {len(each)}: as many, and at least one")
+    return list(zip(models, each, strict=True))
+
+
+def networks_of(models: Sequence[ModelConfig], tokenizers: Tokenizers) -> list[Transformer]:
+    """Models that have both halves and fit the tokenizers, without adapters, which are merged into their parameters.
 
     Raises:
         InputError: naming what differs.
@@ -101,6 +117,7 @@ def check_models(tokenizers: Tokenizers, models: Sequence[ModelConfig]) -> None:
                 "both; a model without an encoder generates, one without a decoder classifies"
             )
         check_vocabulary(tokenizers, model)
+    return [Transformer(without(model)) for model in models]
 
 
 def check_vocabulary(tokenizers: Tokenizers, model: ModelConfig) -> None:

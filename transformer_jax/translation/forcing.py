@@ -1,7 +1,9 @@
 """Given translations read by the model: their probabilities, and what every position attends to."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +12,17 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PyTree
 
 from transformer_jax import sharding
-from transformer_jax.data.tokenizer import SpecialTokens, Tokenizers
+from transformer_jax.data.tokenizer import Tokenizers, is_text
+from transformer_jax.errors import InputError
 from transformer_jax.inference import apply, read_target
 from transformer_jax.layers import DecoderAttention
 from transformer_jax.models import Parameters
+from transformer_jax.translation.alignment import aligned_parts, words_of
 from transformer_jax.translation.ensembles import Ensemble
-from transformer_jax.translation.results import Part
+from transformer_jax.translation.results import Hypothesis, Part
 from transformer_jax.translation.shapes import Shapes
+
+_Read = TypeVar("_Read")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,10 +51,11 @@ class AttendedSentence:
 
 
 class Forcing:
-    """Reads pairs of ids in few shapes."""
+    """Reads given translations in few shapes; whose arguments `Translator` explains."""
 
-    def __init__(self, ensemble: Ensemble, mesh: Mesh, shapes: Shapes, special: SpecialTokens) -> None:
-        self._ensemble, self._mesh, self._shapes, self._special = ensemble, mesh, shapes, special
+    def __init__(self, ensemble: Ensemble, mesh: Mesh, shapes: Shapes, tokenizers: Tokenizers) -> None:
+        self._ensemble, self._mesh, self._shapes, self._tokenizers = ensemble, mesh, shapes, tokenizers
+        self._special = tokenizers.target.special
         everywhere = sharding.replicated(mesh)
         self._score: Callable[..., Array] = jax.jit(self._score_batch, out_shardings=everywhere)
         self._align: Callable[..., Array] = jax.jit(
@@ -58,47 +65,85 @@ class Forcing:
             self._attend_pair, out_shardings=everywhere
         )
 
-    def score(self, params: Sequence[Parameters], pairs: Sequence[Part]) -> list[list[float]]:
-        """The log-probability of every token of each translation."""
-        rows = self._read(pairs, lambda sources, targets: self._score(params, sources, targets))
-        return [row[: len(pair.target)].tolist() for row, pair in zip(rows, pairs, strict=True)]
+    def score(self, params: Sequence[Parameters], pairs: Sequence[tuple[str, str]], first: int) -> list[PairScore]:
+        """The log-probability of each translation."""
+        for number, pair in enumerate(pairs, start=first + 1):
+            if not all(map(is_text, pair)):
+                raise InputError(f"pair {number}: no text, but half of a surrogate pair")
+        sides = zip(*pairs, strict=True) if pairs else ((), ())
+        both = (self._tokenizers.source, self._tokenizers.target)
+        parts = list(map(Part, *(map(own.framed, own.encode(side)) for own, side in zip(both, sides, strict=True))))
+        for number, part in enumerate(parts, start=first + 1):
+            if max(len(part.source), len(part.target)) > self._shapes.positions:
+                raise InputError(
+                    f"pair {number} has {len(part.source)} and {len(part.target)} tokens, "
+                    f"but the model has max_positions={self._shapes.positions}"
+                )
+        return self._scores(params, parts)
+
+    def score_hypotheses(self, params: Sequence[Parameters], hypotheses: Sequence[Hypothesis]) -> list[list[PairScore]]:
+        """The log-probability of every token of each part."""
+        return _by_part(hypotheses, lambda parts: self._scores(params, parts))
+
+    def _scores(self, params: Sequence[Parameters], parts: Sequence[Part]) -> list[PairScore]:
+        rows = self._read(parts, lambda *sides: self._score(params, *sides))
+        return [
+            PairScore(self._tokenizers.target.pieces(part.target), row[: len(part.target)].tolist())
+            for part, row in zip(parts, rows, strict=True)
+        ]
 
     def align(
-        self, params: Sequence[Parameters], pairs: Sequence[Part], layer: int, head: int | None
-    ) -> list[Float[np.ndarray, "_ _"]]:
-        """How much every token of each translation attends to every token of its source, [T, S], in the first model.
+        self, params: Sequence[Parameters], hypotheses: Sequence[Hypothesis], layer: int | None, head: int | None
+    ) -> list[list[tuple[int, int]]]:
+        """The source word that every word of each translation attends to most, as pairs."""
+        source, target = self._tokenizers.source, self._tokenizers.target
+        pairs = []
+        for hypothesis, weights in zip(hypotheses, self.soft_align(params, hypotheses, layer, head), strict=True):
+            words = [
+                (words_of(source.surfaces(part.source, written=False)), words_of(target.surfaces(part.target)))
+                for part in hypothesis.parts
+            ]
+            pairs.append(aligned_parts(weights, words, [part.gap for part in hypothesis.parts]))
+        return pairs
 
-        Args:
-            params: of the models.
-            pairs: the pairs.
-            layer: of the decoder, counted from 0, or from -1 for the last.
-            head: counted from 0; None is the mean over all.
-        """
-        rows = self._read(pairs, lambda *sides: self._align(params, *sides, layer=layer, head=head))
-        return [row[: len(pair.target), : len(pair.source)] for row, pair in zip(rows, pairs, strict=True)]
+    def soft_align(
+        self, params: Sequence[Parameters], hypotheses: Sequence[Hypothesis], layer: int | None, head: int | None
+    ) -> list[list[Float[np.ndarray, "_ _"]]]:
+        """How much every token of each part attends to every token of its source, [T, S], in the first model."""
+        model = self._ensemble.members[0].config
+        if layer is not None and not -model.decoder_layers <= layer < model.decoder_layers:
+            raise InputError(f"layer={layer}: the decoder has {model.decoder_layers}")
+        if head is not None and not 0 <= head < model.num_heads:
+            raise InputError(f"head={head}: a layer has {model.num_heads}")
+        layer = max(model.decoder_layers - 2, 0) if layer is None else layer
 
-    def attend(
-        self, params: Sequence[Parameters], source: Sequence[int], target: Sequence[int], tokenizers: Tokenizers
-    ) -> AttendedSentence:
-        """The attention weights of every layer and head of the first model, over one pair."""
+        def weights(parts: Sequence[Part]) -> list[Float[np.ndarray, "_ _"]]:
+            rows = self._read(parts, lambda *sides: self._align(params, *sides, layer=layer, head=head))
+            return [row[: len(part.target), : len(part.source)] for part, row in zip(parts, rows, strict=True)]
+
+        return _by_part(hypotheses, weights)
+
+    def attend(self, params: Sequence[Parameters], source: Sequence[int], target: Sequence[int]) -> AttendedSentence:
+        """The attention weights of every layer and head of the first model, over one pair of ids."""
         encoder, decoder = self._attend(params, np.array([source], np.int32), np.array([target], np.int32))
         assert decoder.cross_attention is not None  # there is an encoder
         return AttendedSentence(
-            source=tokenizers.source.pieces(source),
-            target=tokenizers.target.pieces(target),
-            translation=tokenizers.target.decode([target])[0],
+            source=self._tokenizers.source.pieces(source),
+            target=self._tokenizers.target.pieces(target),
+            translation=self._tokenizers.target.decode([target])[0],
             encoder=jax.device_get(encoder[:, 0]),
             decoder=jax.device_get(decoder.self_attention[:, 0]),
             cross=jax.device_get(decoder.cross_attention[:, 0]),
         )
 
     def _read(self, pairs: Sequence[Part], program: Callable[..., Array]) -> list[np.ndarray]:
-        """The row of the program's result for each pair, whose shape depends on that pair alone."""
+        """The row of the program's result for each pair, whose shape depends on that pair alone; none of no target."""
         by_shape: dict[tuple[int, int], list[int]] = {}
         for index, pair in enumerate(pairs):
-            shape = (self._shapes.padded(len(pair.source)), self._shapes.padded(len(pair.target)))
-            by_shape.setdefault(shape, []).append(index)
-        rows: list[np.ndarray] = [np.empty(0)] * len(pairs)
+            if pair.target:
+                shape = (self._shapes.padded(len(pair.source)), self._shapes.padded(len(pair.target)))
+                by_shape.setdefault(shape, []).append(index)
+        rows = [np.empty((0, len(pair.source))) for pair in pairs]
         for shape, indices in by_shape.items():
             size = self._shapes.part_size(max(shape))
             for start in range(0, len(indices), size):
@@ -150,3 +195,9 @@ class Forcing:
         for row, ids in enumerate(side):
             array[row, : len(ids)] = ids
         return array
+
+
+def _by_part(hypotheses: Sequence[Hypothesis], read: Callable[[Sequence[Part]], Sequence[_Read]]) -> list[list[_Read]]:
+    """What is read of each part of each hypothesis, all of them at once."""
+    found = iter(read([part for hypothesis in hypotheses for part in hypothesis.parts]))
+    return [list(itertools.islice(found, len(hypothesis.parts))) for hypothesis in hypotheses]

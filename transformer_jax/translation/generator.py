@@ -14,10 +14,9 @@ from transformer_jax.data.tokenizer import Tokenizers, is_text
 from transformer_jax.errors import InputError
 from transformer_jax.inference import decoding_parameters
 from transformer_jax.models import Parameters, Transformer
-from transformer_jax.runs import RunFolder, open_run
 from transformer_jax.translation.engine import Engine, Output
 from transformer_jax.translation.ensembles import Ensemble, check_vocabulary
-from transformer_jax.translation.loading import load_member, load_tokenizers
+from transformer_jax.translation.loading import load_members
 from transformer_jax.translation.results import Hypothesis, Line, Part, Translation
 from transformer_jax.translation.shapes import Request, Shapes
 from transformer_jax.translation.spelling import Spelling
@@ -84,9 +83,7 @@ class Generator:
             InputError: when the folder is no run, has no intact checkpoint or no tokenizer.
         """
         mesh = mesh or sharding.data_mesh()
-        open_run(path)  # which says so where it is none
-        tokenizers = load_tokenizers(RunFolder(path))
-        experiment, params = load_member(path, tokenizers, mesh, step)
+        tokenizers, ((experiment, params),) = load_members([path], mesh, [step])
         objective = experiment.objective
         prompted = isinstance(objective, CausalLanguageModel) and objective.prompted
         return cls(experiment.model, params, tokenizers, decoding or experiment.decoding, mesh, prompted=prompted)

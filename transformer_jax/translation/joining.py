@@ -4,20 +4,13 @@ import itertools
 import math
 import re
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 from transformer_jax.data.tokenizer import Tokenizer
 from transformer_jax.translation.engine import Output
 from transformer_jax.translation.results import Hypothesis, Line, Part, Translation
+from transformer_jax.translation.splitting import SourcePart
 
 _NO_OUTPUT = Output([], -math.inf, -math.inf)
-
-
-class SourcePart(NamedTuple):
-    """What of a line is translated at once."""
-
-    text: str
-    ids: list[int]  # the end token last
 
 
 class Joiner:

@@ -1,5 +1,6 @@
 """What a translator needs of a run folder."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from jax.sharding import Mesh
@@ -24,6 +25,21 @@ def load_tokenizers(folder: RunFolder) -> Tokenizers:
     tokenizers = Tokenizers.load(folder.tokenizer)
     check_digests(folder, {"tokenizer": tokenizers.digest})
     return tokenizers
+
+
+def load_members(
+    paths: Sequence[str | Path], mesh: Mesh, steps: Sequence[int | None]
+) -> tuple[Tokenizers, list[tuple[Experiment, Parameters]]]:
+    """The tokenizers of the first run, and what `load_member` gives of every run at each of these steps.
+
+    Raises:
+        InputError: when no run or no step is named, and as `load_member`.
+    """
+    if not paths or not steps:
+        raise InputError("no run or no step is named: give at least one")
+    open_run(paths[0])  # which says so where it is none
+    tokenizers = load_tokenizers(RunFolder(paths[0]))
+    return tokenizers, [load_member(path, tokenizers, mesh, step) for path in paths for step in steps]
 
 
 def load_member(

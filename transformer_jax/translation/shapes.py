@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from transformer_jax.config import DecodingConfig
 from transformer_jax.decoding import Edge
 
-SHORTEST = 16  # source lengths are padded to this times a power of two, so that few shapes are compiled
+SHORTEST = 16  # lengths are padded to this times a power of two, so that few shapes are compiled
 FULL_BATCH = 128  # up to this padded length a batch is full; longer ones hold fewer sentences, for the same memory
 FEW_TOKENS, FEW_CHARACTERS, FEW_EDGES = 4, 16, 64  # what constraints have is padded to these, or a power of two
 REFILLS = 4  # a batch is filled up again when one part in so many of it has ended
@@ -64,8 +64,8 @@ class Shapes:
         return min(least + self.config.extra_length, self.positions)
 
     def padded(self, length: int) -> int:
-        """The length that a sequence is padded to: one of few, as far as there are positions."""
-        return min(SHORTEST * _power_of_two(-(-length // SHORTEST)), self.positions)
+        """The length that a sequence is padded to."""
+        return padded(length, self.positions)
 
     def part_size(self, padded: int) -> int:
         """Sentences that are taken in at once: a multiple of the devices that share a batch."""
@@ -78,6 +78,11 @@ class Shapes:
 
     def _full(self, padded: int) -> int:
         return max(self.config.batch_size * min(FULL_BATCH, padded) // padded, 1)
+
+
+def padded(length: int, positions: int) -> int:
+    """The length that a sequence is padded to: one of few, as far as there are positions."""
+    return min(SHORTEST * _power_of_two(-(-length // SHORTEST)), positions)
 
 
 def _power_of_two(count: int, least: int = 1) -> int:

@@ -3,6 +3,9 @@
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from transformer_jax.data.tokenizer import Tokenizer
 
 # Where a line is split, the first choice first: behind the end of a sentence, a clause, a word. Chinese and Japanese
 # put no space behind theirs.
@@ -11,6 +14,37 @@ _PLACES = tuple(
     for pattern in (r"(?<=[.!?…؟।])[\"'»”’)\]]*\s+|(?<=[。！？])", r"(?<=[,;:،—–])\s+|(?<=[、；：，])", r"\s+")
 )
 _JOINERS = "\u200d\ufe0e\ufe0f"  # zero width joiner, variation selectors: what they stand between belongs together
+
+
+class SourcePart(NamedTuple):
+    """What of a line is translated at once."""
+
+    text: str
+    ids: list[int]  # the end token last
+
+
+class Splitter:
+    """Splits lines by what their tokens are."""
+
+    def __init__(self, source: Tokenizer, longest: int) -> None:
+        """A splitter.
+
+        Args:
+            source: the tokenizer of lines.
+            longest: tokens of a part at most, with what stands around them.
+        """
+        self._source, self._room = source, longest - len(source.framed([]))
+
+    def of(self, texts: Sequence[str]) -> list[list[SourcePart]]:
+        """The parts of each line; of a blank one there are none."""
+        return [self._parts(text, ids) for text, ids in zip(texts, self._source.encode(texts), strict=True)]
+
+    def _parts(self, text: str, ids: Sequence[int]) -> list[SourcePart]:
+        encode, framed = self._source.encode, self._source.framed
+        if len(ids) <= self._room:
+            return [SourcePart(text, framed(ids))] if ids else []
+        parts = split(text, lambda pieces: [len(own) for own in encode(pieces)], self._room)
+        return [SourcePart(part, framed(own)) for part, own in zip(parts, encode(parts), strict=True)]
 
 
 def split(text: str, lengths: Callable[[Sequence[str]], Sequence[int]], longest: int) -> list[str]:

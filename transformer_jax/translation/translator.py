@@ -13,26 +13,24 @@ from jax.sharding import Mesh
 from jaxtyping import Float
 
 from transformer_jax import sharding
-from transformer_jax.adapters import merged, without
+from transformer_jax.adapters import merged
 from transformer_jax.config import DecodingConfig, ModelConfig
-from transformer_jax.data.tokenizer import Tokenizers, is_text
+from transformer_jax.data.tokenizer import Tokenizers
 from transformer_jax.decoding import Mean
 from transformer_jax.errors import InputError
 from transformer_jax.inference import decoding_parameters
-from transformer_jax.models import Parameters, Transformer
+from transformer_jax.models import Parameters
 from transformer_jax.pretrained import decoding_of, load_pretrained
-from transformer_jax.runs import RunFolder, open_run
-from transformer_jax.translation.alignment import aligned_parts, words_of
 from transformer_jax.translation.engine import Engine, Output
-from transformer_jax.translation.ensembles import Ensemble, check_models
+from transformer_jax.translation.ensembles import Ensemble, networks_of, paired
 from transformer_jax.translation.forcing import AttendedSentence, Forcing, PairScore
-from transformer_jax.translation.joining import Joiner, SourcePart
-from transformer_jax.translation.loading import load_member, load_tokenizers
+from transformer_jax.translation.joining import Joiner
+from transformer_jax.translation.loading import load_member, load_members
 from transformer_jax.translation.requests import Requests
-from transformer_jax.translation.results import Hypothesis, Line, Part, Translation
+from transformer_jax.translation.results import Hypothesis, Line, Translation
 from transformer_jax.translation.shapes import Request, Shapes
 from transformer_jax.translation.spelling import allowed_tokens
-from transformer_jax.translation.splitting import split
+from transformer_jax.translation.splitting import SourcePart
 
 WINDOW = 16  # batches of lines that are looked at together
 
@@ -76,33 +74,22 @@ class Translator:
                 when the tokenizers are not of their vocabulary sizes; when a draft model is given for anything but a
                 beam of one, or knows fewer positions; when the vocabulary has no word, or one that cannot be written.
         """
-        given = [model] if isinstance(model, ModelConfig) else list(model)
-        configs = [without(config) for config in given]  # `_unstack` merges adapters
-        members = [params] if isinstance(params, dict) else list(params)
-        self.decoding = decoding or DecodingConfig()
+        self.decoding, self.tokenizers = decoding or DecodingConfig(), tokenizers
+        members, drafts = paired(model, params), [draft] if draft else []
         _check(self.decoding, tokenizers.target.vocab_size, has_draft=draft is not None)
-        if not configs or len(configs) != len(members):
-            raise InputError(f"{len(configs)} models and the parameters of {len(members)}: as many, and at least one")
-        self.tokenizers = tokenizers
-        drafts = [draft] if draft else []
-        check_models(tokenizers, [*configs, *(config for config, _ in drafts)])
-        mesh = mesh or sharding.data_mesh()
-        special = tokenizers.target.special
-        ensemble = Ensemble([Transformer(config) for config in configs], special.eos, weights, mean)
-        for config, _ in drafts:
-            ensemble = ensemble.with_draft(Transformer(without(config)), self.decoding.guesses)
-        self._positions = ensemble.positions
-        self._longest = min(self.decoding.longest or longest or sys.maxsize, self._positions)
-        self._given, self._config = given[0], configs[0]
-        self._requests = Requests(tokenizers.target, self._positions)
-        shapes = Shapes(self.decoding, self._positions, sharding.batch_shards(mesh))
+        networks = networks_of([config for config, _ in [*members, *drafts]], tokenizers)
+        mesh, special = mesh or sharding.data_mesh(), tokenizers.target.special
+        ensemble = Ensemble(networks[: len(members)], special.eos, weights, mean)
+        drafted = ensemble.with_draft(networks[-1], self.decoding.guesses) if draft else ensemble
+        longest = min(self.decoding.longest or longest or sys.maxsize, ensemble.positions)
+        self._requests = Requests(tokenizers, ensemble.positions, longest)
+        self._joiner = Joiner(tokenizers.target, longest)
+        shapes = Shapes(self.decoding, ensemble.positions, sharding.batch_shards(mesh))
         allowed = None if vocabulary is None else allowed_tokens(tokenizers.target, vocabulary)
-        self._engine = Engine(ensemble, self.decoding, mesh, shapes, special, self._requests.spelling.starts, allowed)
-        self._forcing = Forcing(Ensemble(ensemble.members, special.eos, weights, mean), mesh, shapes, special)
-        self._joiner = Joiner(tokenizers.target, self._longest)
-        self._unstack = jax.jit(_unstacked, static_argnums=1)
-        self._members = [self._unstack(own, config) for config, own in zip(given, members, strict=True)]
-        self._params = [*self._members, *(self._unstack(own, config) for config, own in drafts)]
+        self._engine = Engine(drafted, self.decoding, mesh, shapes, special, self._requests.spelling.starts, allowed)
+        self._forcing = Forcing(ensemble, mesh, shapes, tokenizers)
+        self._models, self._unstack = [config for config, _ in members], jax.jit(_unstacked, static_argnums=1)
+        self._params = [self._unstack(own, config) for config, own in [*members, *drafts]]
 
     @classmethod
     def from_run(
@@ -133,14 +120,9 @@ class Translator:
         Raises:
             InputError: when a folder is no run, has no intact checkpoint or no tokenizer, or not that of the first.
         """
-        paths = [path] if isinstance(path, str | Path) else list(path)
-        if not paths or (isinstance(step, Sequence) and not step):
-            raise InputError("no run or no step is named: give at least one")
         mesh = mesh or sharding.data_mesh()
-        steps = step if isinstance(step, Sequence) else [step]
-        open_run(paths[0])  # which says so where it is none
-        tokenizers = load_tokenizers(RunFolder(paths[0]))
-        members = [load_member(one, tokenizers, mesh, own) for one in paths for own in steps]
+        paths = [path] if isinstance(path, str | Path) else list(path)
+        tokenizers, members = load_members(paths, mesh, step if isinstance(step, Sequence) else [step])
         experiments = [experiment for experiment, _ in members]
         drafted = None
         if draft is not None:
@@ -196,11 +178,11 @@ class Translator:
         Raises:
             InputError: of an ensemble.
         """
-        if len(self._members) > 1:
+        if len(self._models) > 1:
             raise InputError("an ensemble has the parameters of several models")
-        members = [self._unstack(params, self._given)]
         other = object.__new__(Translator)
-        other.__dict__.update(self.__dict__, _members=members, _params=[*members, *self._params[1:]])
+        changed = [self._unstack(params, self._models[0]), *self._params[1:]]
+        other.__dict__.update(self.__dict__, _params=changed)
         return other
 
     def translate(self, sentences: Sequence[str], *, warn: bool = True) -> list[str]:
@@ -224,19 +206,8 @@ class Translator:
         """
         lines, size = iter(lines), WINDOW * self.decoding.batch_size
         while window := list(itertools.islice(lines, size)):
-            requests: list[list[Request]] = []
-            mistake = None
-            texts = list(itertools.takewhile(is_text, (line.text for line in window)))
-            parts = self._parts(texts)
-            try:
-                for number, (line, own) in enumerate(zip(window, parts, strict=False), start=first):
-                    requests.append(list(self._requests.of(line, [part.ids for part in own], number)))
-                if len(texts) < len(window):
-                    raise InputError(f"line {first + len(texts) + 1}: no text, but half of a surrogate pair")
-            except InputError as error:  # the lines before it come first
-                mistake = error
-            count = len(requests)
-            yield from self._translate(window[:count], parts[:count], requests)
+            made, mistake = self._requests.of(window, first)
+            yield from self._translate(window, made)  # the lines before a mistake come first
             if mistake is not None:
                 raise mistake
             first += len(window)
@@ -247,7 +218,7 @@ class Translator:
         Args:
             forbidden: words and phrases that stand in no translation.
         """
-        self._engine.warm_up(self._params, self._longest, self._requests.forbidden(tuple(forbidden)))
+        self._engine.warm_up(self._params, self._requests.longest, self._requests.forbidden(tuple(forbidden)))
 
     def score(self, pairs: Sequence[tuple[str, str]], *, first: int = 0) -> list[PairScore]:
         """The log-probability of each given translation, as a whole and token by token.
@@ -259,36 +230,11 @@ class Translator:
         Raises:
             InputError: when a sentence is no text, or does not fit a table of learned positions.
         """
-        for number, pair in enumerate(pairs, start=first + 1):
-            if not all(map(is_text, pair)):
-                raise InputError(f"pair {number}: no text, but half of a surrogate pair")
-        sources, targets = zip(*pairs, strict=True) if pairs else ((), ())
-        both = self.tokenizers
-        sides = (
-            map(both.source.framed, both.source.encode(sources)),
-            map(both.target.framed, both.target.encode(targets)),
-        )
-        parts = list(map(Part, *sides))
-        for number, part in enumerate(parts, start=first + 1):
-            if max(len(part.source), len(part.target)) > self._positions:
-                raise InputError(
-                    f"pair {number} has {len(part.source)} and {len(part.target)} tokens, "
-                    f"but the model has max_positions={self._positions}"
-                )
-        return self._scores(parts)
+        return self._forcing.score(self._params, pairs, first)
 
     def score_hypotheses(self, hypotheses: Sequence[Hypothesis]) -> list[list[PairScore]]:
         """The log-probability of every token of each part of translations of this translator, as they were decoded."""
-        scores = iter(self._scores([part for one in hypotheses for part in one.parts if part.target]))
-        nothing = PairScore([], [])
-        return [[next(scores) if part.target else nothing for part in one.parts] for one in hypotheses]
-
-    def _scores(self, parts: Sequence[Part]) -> list[PairScore]:
-        scores = self._forcing.score(self._members, parts)
-        return [
-            PairScore(self.tokenizers.target.pieces(part.target), log_probs)
-            for part, log_probs in zip(parts, scores, strict=True)
-        ]
+        return self._forcing.score_hypotheses(self._params, hypotheses)
 
     def align(
         self, hypotheses: Sequence[Hypothesis], layer: int | None = None, head: int | None = None
@@ -303,8 +249,7 @@ class Translator:
                 best (Garg et al., 2019), or the only one.
             head: counted from 0; None is the mean over all.
         """
-        weights = self.soft_align(hypotheses, layer, head)
-        return [self._aligned(*one) for one in zip(hypotheses, weights, strict=True)]
+        return self._forcing.align(self._params, hypotheses, layer, head)
 
     def soft_align(
         self, hypotheses: Sequence[Hypothesis], layer: int | None = None, head: int | None = None
@@ -319,27 +264,7 @@ class Translator:
         Raises:
             InputError: when there is no such layer or head.
         """
-        model = self._config
-        if layer is not None and not -model.decoder_layers <= layer < model.decoder_layers:
-            raise InputError(f"layer={layer}: the decoder has {model.decoder_layers}")
-        if head is not None and not 0 <= head < model.num_heads:
-            raise InputError(f"head={head}: a layer has {model.num_heads}")
-        parts = [part for hypothesis in hypotheses for part in hypothesis.parts if part.target]
-        layer = max(model.decoder_layers - 2, 0) if layer is None else layer
-        weights = iter(self._forcing.align(self._members, parts, layer, head))
-        return [
-            [next(weights) if part.target else np.zeros((0, len(part.source))) for part in hypothesis.parts]
-            for hypothesis in hypotheses
-        ]
-
-    def _aligned(self, hypothesis: Hypothesis, weights: Sequence[Float[np.ndarray, "_ _"]]) -> list[tuple[int, int]]:
-        """The pairs of one translation."""
-        both, parts = self.tokenizers, hypothesis.parts
-        words = [
-            (words_of(both.source.surfaces(part.source, written=False)), words_of(both.target.surfaces(part.target)))
-            for part in parts
-        ]
-        return aligned_parts(weights, words, [part.gap for part in parts])
+        return self._forcing.soft_align(self._params, hypotheses, layer, head)
 
     def attend(self, sentence: str) -> AttendedSentence:
         """The sentence's translation, with the attention weights of every layer and head.
@@ -351,37 +276,26 @@ class Translator:
         if not source:
             raise InputError("the sentence is blank: there is nothing to attend to")
         source, special = self.tokenizers.source.framed(source), self.tokenizers.target.special
-        if len(source) > self._positions:
+        if len(source) > self._requests.positions:
             raise InputError(
-                f"the sentence has {len(source)} tokens, but the model has max_positions={self._positions}"
+                f"the sentence has {len(source)} tokens, but the model has max_positions={self._requests.positions}"
             )
         ((_, outputs),) = self._engine.decode(self._params, [Request(source, prefix=special.before)])
         target = [token for token in outputs[0].tokens if token != special.eos] if outputs else []
-        target = [*target, special.eos][: self._positions]
-        return self._forcing.attend(self._members, source, target, self.tokenizers)
+        target = [*target, special.eos][: self._requests.positions]
+        return self._forcing.attend(self._params, source, target)
 
     def _translate(
-        self, lines: Sequence[Line], parts: Sequence[Sequence[SourcePart]], requests: Sequence[Sequence[Request]]
+        self, lines: Sequence[Line], made: Sequence[Sequence[tuple[SourcePart, Request]]]
     ) -> list[Translation]:
-        """One window."""
-        owners = [(number, place) for number, own in enumerate(requests) for place in range(len(own))]
-        outputs: list[list[list[Output]]] = [[[] for _ in own] for own in requests]
-        for index, decoded in self._engine.decode(self._params, list(itertools.chain.from_iterable(requests))):
+        """One window, as far as there are requests."""
+        owners = [(number, place) for number, own in enumerate(made) for place in range(len(own))]
+        outputs: list[list[list[Output]]] = [[[] for _ in own] for own in made]
+        for index, decoded in self._engine.decode(self._params, [request for own in made for _, request in own]):
             number, place = owners[index]
             outputs[number][place] = decoded
-        return [self._joiner.join(*one) for one in zip(lines, parts, outputs, strict=True)]
-
-    def _parts(self, texts: Sequence[str]) -> list[list[SourcePart]]:
-        """What of each line is translated at once, with its ids; of a blank one nothing."""
-        return [self._split(text, ids) for text, ids in zip(texts, self.tokenizers.source.encode(texts), strict=True)]
-
-    def _split(self, text: str, ids: Sequence[int]) -> list[SourcePart]:
-        encode, framed = self.tokenizers.source.encode, self.tokenizers.source.framed
-        room = self._longest - len(framed([]))
-        if len(ids) <= room:
-            return [SourcePart(text, framed(ids))] if ids else []
-        parts = split(text, lambda pieces: [len(own) for own in encode(pieces)], room)
-        return [SourcePart(part, framed(own)) for part, own in zip(parts, encode(parts), strict=True)]
+        parts = [[part for part, _ in own] for own in made]
+        return [self._joiner.join(*one) for one in zip(lines, parts, outputs, strict=False)]
 
 
 def _check(decoding: DecodingConfig, vocab_size: int, *, has_draft: bool) -> None:
