@@ -5,10 +5,10 @@
     transformer-jax average runs/wmt14_en_de_big --output runs/wmt14_en_de_big_average --newest 20
     transformer-jax evaluate runs/wmt14_en_de_big_average --tokenised de
 
-To expect: a model of about 213 million parameters, trained on 4.5 million pairs. The paper took 3.5 days on 8 P100 and
-reports 28.4 BLEU on newstest2014, averaged over the last 20 checkpoints, which is the last of the scores that evaluate
-prints, with compounds split. How far sacrebleu's is from it: fairseq has 29.3 and 28.6 of one model (its scaling_nmt).
-This file has not been run to its end.
+To expect: a model of 214.2 million parameters (table 3 says 213), trained on 4.5 million pairs. The paper took 3.5 days
+on 8 P100 and reports 28.4 BLEU on newstest2014, averaged over the last 20 checkpoints, which is the last of the scores
+that evaluate prints, with compounds split. How far sacrebleu's is from it: fairseq has 29.3 and 28.6 of one model (its
+scaling_nmt). This file has not been run to its end.
 
 The data is that of wmt14_en_de_base.py, also with :hf and :text behind the file.
 """

@@ -4,6 +4,8 @@ import dataclasses
 import functools
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -29,7 +31,8 @@ from transformer_jax.data.tokenizer import train_tokenizers
 from transformer_jax.runs import RunFolder, load_experiment
 from transformer_jax.training.loop import train
 
-FILES = sorted((Path(__file__).parent.parent / "experiments").glob("*.py"))
+ROOT = Path(__file__).parent.parent
+FILES = sorted((ROOT / "experiments").glob("*.py"))
 SIZES = {"encoder_layers", "decoder_layers", "width", "num_heads", "kv_heads", "head_width", "ffn_width", "vocab_size"}
 SIZES |= {"source_vocab_size", "max_positions", "pad_id", "start_id", "classes", "lora_rank"}
 
@@ -50,21 +53,42 @@ def trained(tmp_path_factory):
         yield run
 
 
+def lines_of(folder: RunFolder) -> list[dict]:
+    return [json.loads(line) for line in folder.metrics.read_text().splitlines()]
+
+
+def quiet(experiment: Experiment) -> Experiment:
+    """One translates on the way, too; all that translate do so at their end."""
+    evaluation = dataclasses.replace(experiment.evaluation, translations=0, metric="loss")
+    return dataclasses.replace(experiment, evaluation=evaluation)
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_it_trains_three_steps_and_is_measured(file: Path, trained):
     small = debug_variant(load_experiment(file))
-    if file.stem != "numerals":  # one translates on the way, too; all that translate do so at their end
-        small = dataclasses.replace(
-            small, evaluation=dataclasses.replace(small.evaluation, translations=0, metric="loss")
-        )
-    folder = trained(small)
-    lines = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
+    folder = trained(small if file.stem == "numerals" else quiet(small))
+    lines = lines_of(folder)
     losses = [line["train/loss"] for line in lines if "train/loss" in line]
     assert len(losses) == 3
     assert all(map(math.isfinite, losses))
     results = json.loads(folder.results.read_text())
     assert (results["step"], results["split"]) == (3, "test")
     assert not [line for line in lines if line.get("train/skipped_steps")]
+
+
+def test_the_command_line_trains_it_from_start_to_end(trained, tmp_path: Path):
+    file = "experiments/multi30k_en_de.py"  # whose own data is not here
+    flags = ["--debug", "--evaluation.translations", "0", "--evaluation.metric", "loss"]
+    command = [sys.executable, "-m", "transformer_jax.cli.main", "train", file, "--workdir", str(tmp_path / "run")]
+    subprocess.run([*command, *flags], check=True, cwd=ROOT)
+    run, expected = RunFolder(tmp_path / "run"), trained(quiet(debug_variant(load_experiment(ROOT / file))))
+    assert run.config.read_text() == expected.config.read_text()
+    for line, other in zip(lines_of(run), lines_of(expected), strict=True):
+        assert line.keys() == other.keys()
+        for name in line.keys() & {"train/loss", "validation/loss"}:
+            assert line[name] == pytest.approx(other[name], rel=1e-5)  # one of eight devices has other last bits
+    assert json.loads(run.results.read_text()).keys() == json.loads(expected.results.read_text()).keys()
+    assert run.curves.exists()
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

@@ -1,3 +1,5 @@
+import json
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -65,17 +67,38 @@ def test_a_prepared_set_gives_its_pairs_as_text(prepared: Path, name: str):
     assert load_pairs(data, "validation") is None
 
 
-def test_tensorflow_and_torch_are_never_imported(prepared: Path):
-    program = f"""
-import sys
-from transformer_jax.config import TensorflowDataset
-from transformer_jax.data.sources import load_pairs
-assert "tensorflow_datasets" not in sys.modules
-assert len(load_pairs(TensorflowDataset(name="flat_numerals", dir={str(prepared)!r}), "train")) == 2
-assert not {{"tensorflow", "torch"}} & set(sys.modules)
+EXPERIMENT = """
+from transformer_jax.config import *
+
+def get_config():
+    return Experiment(
+        data=TensorflowDataset(name="flat_numerals", dir={dir!r}, validation="test"),
+        batch=BatchConfig(rows=2, source_length=11, target_length=13),
+        model=ModelConfig(encoder_layers=1, decoder_layers=1, width=6, num_heads=3, ffn_width=7, vocab_size=17),
+        training=TrainingConfig(steps=3),
+        evaluation=EvaluationConfig(translations=0),
+        decoding=DecodingConfig(beam=1, extra_length=5),
+        logging=LoggingConfig(every=1, tensorboard=False),
+    )
 """
-    root = Path(__file__).resolve().parents[2]
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=root)
+TRAINED = """
+import sys
+from transformer_jax.cli.main import main
+assert main(["train", *sys.argv[1:]]) == 0
+assert "tensorflow_datasets" in sys.modules
+assert not {"tensorflow", "torch", "datasets"} & set(sys.modules)
+"""
+
+
+def test_a_run_on_a_set_imports_neither_tensorflow_nor_torch_nor_datasets(prepared: Path, tmp_path: Path):
+    file, run = tmp_path / "numerals.py", tmp_path / "run"
+    file.write_text(EXPERIMENT.format(dir=str(prepared)))
+    command = [sys.executable, "-c", TRAINED, str(file), "--workdir", str(run)]
+    subprocess.run(command, check=True, cwd=Path(__file__).resolve().parents[2])
+    metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["train/loss"] for line in metrics if "train/loss" in line]
+    assert len(losses) == 3
+    assert all(map(math.isfinite, losses))
 
 
 def test_labels_are_called_by_their_names_and_numbers_are_decimal(prepared: Path):
