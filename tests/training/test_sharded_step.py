@@ -59,7 +59,7 @@ def step(shape):
     ours, structure = trainer(shape), jax.tree.structure(make_batch())
 
     def with_leaves(state, leaves, asked):
-        return ours.train_step(state, jax.tree.unflatten(structure, leaves), asked)
+        return ours.step(state, jax.tree.unflatten(structure, leaves), asked)
 
     program = jax.jit(with_leaves, out_shardings=(ours.state_sharding, None))
     lowered = program.lower(ours.abstract_state, batch_on(shape), ours.asked(0))
