@@ -25,6 +25,6 @@ def get_config() -> Experiment:
         objective=SpanCorruption(),
         tokenizer=TokenizerConfig(masks=5),  # spans of a text at most, with 64 tokens
         batch=dataclasses.replace(translation.batch, rows=32, target_length=32),
-        training=dataclasses.replace(translation.training, epochs=20, label_smoothing=0.0),
+        training=dataclasses.replace(translation.training, epochs=6, label_smoothing=0.0),
         evaluation=dataclasses.replace(translation.evaluation, translations=0),
     )

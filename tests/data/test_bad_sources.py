@@ -71,7 +71,7 @@ def test_files_that_are_missing_or_no_files(data, tmp_path):
     ("line", "parts"),
     [
         ('{"source": "x", "target": "y"', ["line 2, character 30: broken JSON: "]),
-        ("", ["line 2, character 1: broken JSON"]),
+        ("", ["line 2: empty, and it must be a JSON object"]),
         ("[" * 100_000, ["line 2: JSON that cannot be read"]),
         ("[1]", ["line 2: list where an object has to be, with a field 'source'"]),
         ('{"source": "x", "text": "y"}', ["line 2: there is no field 'target'; there are 'source', 'text'"]),

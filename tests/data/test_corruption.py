@@ -118,5 +118,11 @@ class TestMasks:
             assert all(word <= set(places) or not word & set(places) for word in words)
             assert 1 <= len(places) <= 4
 
+    def test_a_word_too_long_gives_its_place_to_shorter_ones(self):
+        starts = np.array([1, 0, 1, 0, 1, 1, 0, 1, 0, 1], bool)  # words of 2, 2, 1, 2, 2 and 1 tokens
+        for number in range(50):
+            _, places = mask_tokens(TEXT, generator(number), share=0.5, mask=MASK, words=self.WORDS, starts=starts)
+            assert len(places) == 5 or {4, 9} <= set(places)  # both short ones are taken
+
     def test_a_single_token_is_predicted(self):
         assert mask_tokens(TEXT[:1], generator(), share=0.1, mask=MASK, words=self.WORDS).places.tolist() == [0]

@@ -97,5 +97,5 @@ def test_a_prompt_takes_its_room_from_the_target_alone(tokenizers: Tokenizers, t
 
 
 def test_a_strength_that_is_no_share_is_refused():
-    with pytest.raises(InputError, match=r"sampling=1\.0 must be in \[0, 1\)"):
-        TokenizerConfig(sampling=1.0)
+    with pytest.raises(InputError, match=r"sampling=1\.1 must be in \[0, 1\]"):
+        TokenizerConfig(sampling=1.1)

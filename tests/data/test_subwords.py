@@ -1,5 +1,6 @@
 """Pieces that are drawn: as probable as the papers have it, the same in every process, and nothing of a text lost."""
 
+import io
 import itertools
 import json
 import math
@@ -9,9 +10,10 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from sentencepiece import SentencePieceTrainer
 
 from transformer_jax.config import ModelConfig, Numerals, TokenizerConfig
-from transformer_jax.data.hashing import key_of, keyed
+from transformer_jax.data.keys import key_of, keyed
 from transformer_jax.data.packing import Ragged
 from transformer_jax.data.sources import load_pairs
 from transformer_jax.data.subwords import Segmenter
@@ -136,7 +138,7 @@ OTHER_PROCESS = """
 import json, sys
 import numpy as np
 from pathlib import Path
-from transformer_jax.data.hashing import key_of, keyed
+from transformer_jax.data.keys import key_of, keyed
 from transformer_jax.data.packing import Ragged
 from transformer_jax.data.subwords import Segmenter
 from transformer_jax.data.tokenizer import SentencePiece
@@ -167,6 +169,30 @@ def test_models_of_others_draw_by_their_own_ids(small):
     drawn = Segmenter(other, 0.3).draw(Ragged.of(list(map(np.array, other.encode(TEXT)))), keys(len(TEXT)))
     same = Segmenter(model, 0.3).draw(Ragged.of(list(map(np.array, model.encode(TEXT)))), keys(len(TEXT)))
     assert [other.pieces(ids) for ids in drawn] == [model.pieces(ids) for ids in same]
+
+
+def test_pieces_that_are_cut_out_of_a_text_stay_whole():
+    for algorithm, strength in (("bpe", 0.5), ("unigram", 0.01)):
+        model = io.BytesIO()
+        SentencePieceTrainer.train(
+            sentence_iterator=iter(TEXT * 3),
+            model_writer=model,
+            model_type=algorithm,
+            vocab_size={"bpe": 20, "unigram": 14}[algorithm],
+            user_defined_symbols=["and"],
+            pad_id=0,
+            eos_id=1,
+            unk_id=2,
+            bos_id=-1,
+            minloglevel=2,
+        )
+        tokenizer = SentencePiece(model.getvalue())
+        plain = framed(tokenizer, TEXT)
+        drawn = Segmenter(tokenizer, strength).draw(plain, keys(len(plain)))
+        (symbol,) = [token for token in range(tokenizer.vocab_size) if tokenizer.pieces([token]) == ["and"]]
+        assert [np.sum(ids == symbol) for ids in drawn] == [text.count("and") for text in TEXT]
+        assert len(drawn.values) > len(plain.values)
+        assert tokenizer.decode(drawn) == tokenizer.decode(plain)
 
 
 def test_what_has_no_scores_is_refused():

@@ -8,9 +8,12 @@ import pytest
 from small_runs import WORDS, experiment
 
 from transformer_jax.config import (
+    CausalLanguageModel,
+    FilterConfig,
     LoggingConfig,
     MixtureConfig,
     PlainText,
+    PrefixLanguageModel,
     SpanCorruption,
     Task,
     TokenizerConfig,
@@ -19,7 +22,8 @@ from transformer_jax.config import (
 )
 from transformer_jax.errors import InputError
 from transformer_jax.runs import RunFolder
-from transformer_jax.training.data import load_splits
+from transformer_jax.sharding import data_mesh
+from transformer_jax.training.data import BatchMaker, load_splits, make_tokenizers
 from transformer_jax.training.loop import train
 
 
@@ -51,6 +55,43 @@ def test_a_run_learns_all_tasks_and_resumes_exactly(mixed, devices, tmp_path):
     losses = [json.loads(line)["train/loss"] for line in whole.metrics.read_text().splitlines() if "train" in line]
     assert np.mean(losses[-3:]) < losses[0]
     assert "task 0 data" in json.loads(whole.environment.read_text())[0]["digests"]
+
+
+def test_filters_are_for_all_that_is_mixed(mixed):
+    long = dataclasses.replace(mixed, filters=FilterConfig(min_length=2))
+    texts = WORDS[:7]
+    splits = load_splits(long)
+    assert list(splits.mixed[0].targets) == [f"{text} {text}" for text in texts]  # two words at least
+    assert len(splits.train) < len(load_splits(mixed).train)
+    with pytest.raises(InputError, match=r"task 0\.train: no pair passes the filters"):
+        load_splits(dataclasses.replace(mixed, filters=FilterConfig(max_length=1)))
+
+
+def corpora_of(chosen, folder):
+    splits = load_splits(chosen)
+    return BatchMaker(chosen, make_tokenizers(chosen, splits), data_mesh(), folder).corpora(splits)
+
+
+def test_no_two_tasks_draw_the_same(words, tmp_path):
+    data = PlainText(dir=words.dir, train="train.source")
+    tasks = tuple(Task(data=data, objective=PrefixLanguageModel()) for _ in range(2))
+    chosen = experiment(data, objective=PrefixLanguageModel(), mixture=MixtureConfig(tasks=tasks))
+    drawn = [corpus.draw(0, np.arange(13)).source for corpus in corpora_of(chosen, tmp_path)]
+    assert len({tuple(own.lengths.tolist()) for own in drawn}) == 3
+
+
+def test_prompted_tasks_are_cut_into_other_pieces_too(words, tmp_path):
+    task = Task(data=words, objective=CausalLanguageModel(prompted=True))
+    model = dataclasses.replace(experiment(words).model, encoder_layers=0)
+    batch = dataclasses.replace(experiment(words).batch, target_length=29)
+    mixture = MixtureConfig(tasks=(task,))
+    chosen = experiment(words, objective=task.objective, model=model, batch=batch, mixture=mixture)
+
+    def drawn(strength):
+        sampled = dataclasses.replace(chosen, tokenizer=TokenizerConfig(sampling=strength))
+        return [len(corpus.draw(0, np.arange(13)).target.values) for corpus in corpora_of(sampled, tmp_path)]
+
+    assert all(more > plain for more, plain in zip(drawn(0.9), drawn(0.0), strict=True))
 
 
 def test_other_text_of_a_task_is_refused(mixed, devices, tmp_path):

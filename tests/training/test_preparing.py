@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from small_runs import experiment
+from small_runs import WORDS, experiment
 
 from transformer_jax.cli.main import main
 from transformer_jax.config import (
@@ -25,6 +26,7 @@ from transformer_jax.config import (
     TextFiles,
     TokenizerConfig,
     Translation,
+    TsvFiles,
 )
 from transformer_jax.data.batches import examples_in, examples_of
 from transformer_jax.data.laps import Windows
@@ -163,6 +165,16 @@ def test_only_what_is_asked_for_is_read(shards, monkeypatch):
     assert tokens.target[1].tolist() == tokens.target[3].tolist()
 
 
+def test_there_may_be_more_shards_than_files_that_may_be_open(pairs, tmp_path):
+    prepare(experiment(pairs), tmp_path / "many", per_shard=1)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 300, before[1]))
+    try:
+        assert len(Shards(tmp_path / "many").take(np.arange(SIZE))) == SIZE
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
 def test_a_run_from_shards_resumes_exactly(pairs, shards, devices, tmp_path):
     devices(1)
     chosen = experiment(pairs, prepared=str(shards))
@@ -213,6 +225,26 @@ class TestMistakes:
             with pytest.raises(InputError, match=message):
                 prepare(experiment(pairs, **changed), shards, per_shard=PER_SHARD)
 
+    def test_other_sides_or_kinds_of_data(self, devices, tmp_path):
+        devices(1)
+        (tmp_path / "train.tsv").write_text("".join(f"{word}\t{word[::-1]}\n" for word in WORDS * 9))
+        data = TsvFiles(dir=str(tmp_path))
+        prepare(experiment(data), tmp_path / "shards", per_shard=PER_SHARD)
+        for other, message in (
+            (TsvFiles(dir=str(tmp_path), columns=(1, 0)), r"made with data\.columns=\[0, 1\], and now it is \[1, 0\]"),
+            (TextFiles(dir=str(tmp_path)), r"made with data\.kind=tsv, and now it is text"),
+        ):
+            with pytest.raises(InputError, match=message):
+                train(experiment(other, prepared=str(tmp_path / "shards")), tmp_path / "run")
+        moved = TsvFiles(dir="elsewhere", train="no.tsv")
+        assert train(experiment(moved, prepared=str(tmp_path / "shards"), steps=1), tmp_path / "run") == 0
+
+    def test_a_mistake_before_anything_is_made_can_be_mended(self, pairs, tmp_path):
+        wrong = dataclasses.replace(experiment(pairs).model, vocab_size=999)
+        with pytest.raises(InputError, match="more pieces than the training text allows"):
+            prepare(experiment(pairs, model=wrong), tmp_path / "out", per_shard=SIZE)
+        prepare(experiment(pairs), tmp_path / "out", per_shard=SIZE)
+
     def test_other_text_than_it_was_begun_with(self, pairs, shards, tmp_path):
         folder = shutil.copytree(shards, tmp_path / "begun")
         other = shutil.copytree(pairs.dir, tmp_path / "other")
@@ -230,6 +262,19 @@ class TestMistakes:
         capsys.readouterr()
         assert main(["verify", str(folder)]) == 1
         assert f"{shard}: damaged" in capsys.readouterr().out
+        shard.write_bytes(whole)
+        (folder / "tokenizer" / "joint.model").write_bytes(b"no model")
+        assert main(["verify", str(folder)]) == 1
+        assert f"{folder / 'tokenizer'}: damaged" in capsys.readouterr().out
+        shutil.copytree(shards / "tokenizer", folder / "tokenizer", dirs_exist_ok=True)
+        lengths = np.load(folder / "lengths.npy")
+        first, other = 3, int(np.flatnonzero(lengths.sum(axis=1) != lengths[3].sum())[0])
+        lengths[[first, other]] = lengths[[other, first]]
+        np.save(folder / "lengths.npy", lengths)
+        assert main(["verify", str(folder)]) == 1
+        assert f"{folder / 'lengths.npy'}: damaged" in capsys.readouterr().out
+        with pytest.raises(InputError, match=r"example 3 is not as long as lengths\.npy says; verify tells"):
+            Shards(folder).take(np.array([2, first, other]))
         shard.write_bytes(whole[:-7])
         with pytest.raises(InputError, match=r"tokens-00001\.array_record: .* bytes, .* with .*; prepare again"):
             Shards(folder)

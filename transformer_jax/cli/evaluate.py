@@ -132,7 +132,9 @@ def _pairs_of_split(
         data = moved(data, moved_to)
     pairs = load_pairs(data, split)
     if pairs is None:
-        raise InputError(f"--split {split}: the experiment of {folder.path} has no {split} pairs")
+        raise InputError(
+            f"--split {split}: the experiment of {folder.path} has no {split} pairs; --split chooses another"
+        )
     check_digests(folder, {f"{split} data": pairs.digest})
     return pairs
 

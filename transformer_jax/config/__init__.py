@@ -8,7 +8,7 @@ is its `--help` text.
 from transformer_jax.config.data import BatchConfig, TokenizerConfig
 from transformer_jax.config.debug import debug_variant
 from transformer_jax.config.decoding import DecodingConfig
-from transformer_jax.config.experiment import Experiment, from_json, identity_difference, to_json
+from transformer_jax.config.experiment import Experiment, from_json, identity_difference, identity_of, to_json
 from transformer_jax.config.filters import FilterConfig
 from transformer_jax.config.finetuning import FinetuningConfig
 from transformer_jax.config.machine import LoggingConfig, MeshConfig, ProcessesConfig
@@ -106,6 +106,7 @@ __all__ = [
     "debug_variant",
     "from_json",
     "identity_difference",
+    "identity_of",
     "reads_pairs",
     "to_json",
 ]

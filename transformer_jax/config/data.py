@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from transformer_jax.checked import config, require, require_positive, require_share
+from transformer_jax.checked import config, require, require_positive
 
 
 @config
@@ -13,7 +13,7 @@ class TokenizerConfig:
     joint: bool = True  # one vocabulary for both sides
     character_coverage: float = 1.0  # share of characters kept; the rest become the unknown piece
     split_digits: bool = False  # every digit a piece
-    sampling: float = 0.0  # other pieces of training pairs in every epoch: of bpe merges left out, of unigram a power
+    sampling: float = 0.0  # above 0: other pieces of pairs each epoch; of bpe the merges left out, of unigram a power
     examples: int | None = (
         None  # that it is trained on at most, drawn from all of them; None is all (1,000,000 by prepare)
     )
@@ -21,7 +21,7 @@ class TokenizerConfig:
 
     def __post_init__(self) -> None:
         require(0 < self.character_coverage <= 1, f"character_coverage={self.character_coverage} must be in (0, 1]")
-        require_share(self, "sampling")
+        require(0 <= self.sampling <= 1, f"sampling={self.sampling} must be in [0, 1]")
         if self.examples is not None:
             require_positive(self, "examples")
         require(self.masks >= 0, f"masks={self.masks} must not be negative")

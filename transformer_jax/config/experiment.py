@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from typing import Literal
+from typing import Any, Literal
 
 from transformer_jax.checked import checked_from_json, config, fields_of, leaves_of, placement, require
 from transformer_jax.config.data import BatchConfig, TokenizerConfig
@@ -52,7 +52,7 @@ class Experiment:
 
     def __post_init__(self) -> None:
         model, batch = self.model, self.batch
-        require(self.seed >= 0, f"seed={self.seed} must not be negative")
+        require(0 <= self.seed < 2**32, f"seed={self.seed} must be in [0, 2^32)")
         objectives = [self.objective, *(task.objective for task in self.mixture.tasks)]
         for objective in objectives:
             _check_parts(model, objective)
@@ -63,7 +63,7 @@ class Experiment:
             not self.tokenizer.sampling or any(map(reads_pairs, objectives)),
             f"tokenizer.sampling={self.tokenizer.sampling}: of pairs, not of what objective.kind={kind!r} learns from",
         )
-        if isinstance(self.objective, Classification):
+        if any(isinstance(objective, Classification) for objective in objectives):
             _check_filters(self.filters)
         require(
             not isinstance(self.optimizer, ScheduleFree) or self.schedule.kind == "constant",
@@ -153,9 +153,15 @@ def from_json(text: str) -> Experiment:
     return checked_from_json(Experiment, text)
 
 
+def identity_of(experiment: Experiment) -> dict[str, Any]:
+    """The identity fields of an experiment, by their dotted names."""
+    placements = {name for name, is_placement in fields_of(Experiment) if is_placement}
+    leaves = leaves_of(dataclasses.asdict(experiment))
+    return {name: value for name, value in leaves if name not in placements}
+
+
 def identity_difference(old: Experiment, new: Experiment) -> list[str]:
     """The identity fields in which two experiments differ, a line `name: old -> new` each."""
-    placements = {name for name, is_placement in fields_of(Experiment) if is_placement}
-    before, after = (dict(leaves_of(dataclasses.asdict(experiment))) for experiment in (old, new))
-    names = [name for name in {**before, **after} if name not in placements and before.get(name) != after.get(name)]
+    before, after = identity_of(old), identity_of(new)
+    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
     return [f"{name}: {before.get(name)} -> {after.get(name)}" for name in names]

@@ -9,7 +9,7 @@ from transformer_jax.checked import config, require
 
 @config
 class FilterConfig:
-    """Filters of the training pairs, in the order in which they are applied; by default there is none.
+    """Filters of the training pairs, tasks of a mixture included, in their order; by default there is none.
 
     Plain text is one side, the target; what compares two sides, or is of the source, leaves it alone.
     """

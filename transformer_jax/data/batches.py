@@ -43,7 +43,7 @@ def examples_of(
     limits = batch.source_length, batch.target_length
     objective = objective_of(config, tokenizers, limits, plain=pairs.sources is None)
     if isinstance(config, Classification):
-        tokens = labelled(pairs, config.labels, tokenizers, cache_dir)
+        tokens = labelled(pairs, config.labels, tokenizers, batch.source_length, cache_dir)
     else:
         tokens = tokenise(pairs, tokenizers, cache_dir)
     return _corpus(tokens, objective, tokenizers, limits, seed, sampling)

@@ -72,7 +72,7 @@ class PairCorpus(Corpus):
         if self.held:
             self.segments = packing.most_segments(lengths[self._names], limits)
         else:  # without looking for the shortest of many millions
-            self.segments = most_segments(objective, tokenizers, limits)
+            self.segments = segments_at_most(objective, tokenizers, limits)
 
     def __len__(self) -> int:
         return len(self._names)
@@ -148,7 +148,7 @@ def _frames(objective: Objective, tokenizers: Tokenizers) -> tuple[int, int]:
     return tokenizers.source.special.frames, tokenizers.target.special.frames if objective.writes else 0
 
 
-def most_segments(objective: Objective, tokenizers: Tokenizers, limits: Limits) -> int:
+def segments_at_most(objective: Objective, tokenizers: Tokenizers, limits: Limits) -> int:
     """The most pairs that a row can hold, were there nothing but pairs of a token on each side."""
     least = objective.lengths(np.array([_frames(objective, tokenizers)]) + 1)[0]
     return int(min(limit // own for limit, own in zip(limits, least, strict=True) if own))

@@ -60,15 +60,24 @@ def mask_tokens(
     else:
         units = np.cumsum(starts) - starts[0]
         order = random.permutation(units[-1] + 1)
-        covered = np.cumsum(np.bincount(units)[order])
-        hidden = np.zeros(len(order), bool)
-        hidden[order[: max(1, int(np.searchsorted(covered, wanted, side="right")))]] = True
-        places = np.flatnonzero(hidden[units])
+        places = np.flatnonzero(_filling(np.bincount(units), order, wanted)[units])
     fate, others = random.random(len(places)), words[random.integers(len(words), size=len(places))]
     seen = np.where(fate < masked, mask, np.where(fate < masked + replaced, others, tokens[places]))
     changed = tokens.copy()
     changed[places] = seen
     return Masked(changed, places)
+
+
+def _filling(
+    sizes: Int[np.ndarray, " units"], order: Int[np.ndarray, " units"], wanted: int
+) -> Bool[np.ndarray, " units"]:
+    """Which units are taken, in this order, each that still fits in what is wanted; one at least."""
+    taken, left = np.zeros(len(order), bool), wanted
+    for unit, size in zip(order.tolist(), sizes[order].tolist(), strict=True):
+        if size <= left:
+            taken[unit], left = True, left - size
+    taken[order[0]] |= left == wanted
+    return taken
 
 
 def corrupt_spans(

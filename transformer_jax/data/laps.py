@@ -10,7 +10,7 @@ from jaxtyping import Int
 
 from transformer_jax.data.corpus import Corpus
 from transformer_jax.data.examples import Examples
-from transformer_jax.data.hashing import ORDER
+from transformer_jax.data.keys import ORDER
 from transformer_jax.data.packing import WINDOW
 
 
@@ -81,8 +81,9 @@ class Mixture(Laps):
 
     def __init__(self, corpora: Sequence[Corpus], rates: Sequence[float], seed: int, window: int = WINDOW) -> None:
         self._streams = [_Stream(corpus, seed, index) for index, corpus in enumerate(corpora)]
-        self._firsts = np.cumsum([0, *(corpus.names(np.array([len(corpus) - 1]))[0] + 1 for corpus in corpora)])
-        self._shares = np.cumsum([0.0, *rates]) / np.sum(rates)
+        names = [int(corpus.names(np.array([len(corpus) - 1]))[0]) + 1 for corpus in corpora]
+        self._firsts = np.cumsum([0, *names[:-1]])
+        self._shares = np.array(rates) / np.sum(rates)
         self.examples = sum(map(len, corpora))
         self._window = min(window, self.examples)
         self.per_epoch = -(-self.examples // self._window)
@@ -91,7 +92,7 @@ class Mixture(Laps):
     def lap(self, index: int) -> Lap:
         """Of each corpus as many as bring all that came so far to its rate."""
         parts = []
-        for stream, first, share in zip(self._streams, self._firsts, np.diff(self._shares), strict=False):
+        for stream, first, share in zip(self._streams, self._firsts, self._shares, strict=True):
             start, stop = (int(np.floor(share * self._window * lap)) for lap in (index, index + 1))
             if start < stop:
                 lap = stream.take(start, stop)

@@ -65,6 +65,14 @@ class Ragged:
             kept[self.offsets[1:] - 1 - place] = False
         return Ragged(self.values[kept], offsets_of(self.lengths - before - behind))
 
+    def cut(self, longest: int, behind: int) -> "Ragged":
+        """The sequences with so many values at most; of a longer one so many at its end stay, and those before go."""
+        lengths = self.lengths
+        place = np.arange(len(self.values)) - np.repeat(self.offsets[:-1], lengths)
+        left = np.repeat(lengths, lengths) - place  # values from here to the end
+        kept = (place < longest - behind) | (left <= behind)
+        return Ragged(self.values[kept], offsets_of(np.minimum(lengths, longest)))
+
     def parts(self, parts: np.ndarray, counts: np.ndarray) -> "Ragged":
         """Of each sequence one of so many parts, which are about as long as each other.
 

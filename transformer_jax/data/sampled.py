@@ -3,9 +3,9 @@
 import numpy as np
 from jaxtyping import Int
 
-from transformer_jax.data.corpus import PairCorpus, most_segments, no_generator
+from transformer_jax.data.corpus import PairCorpus, no_generator, segments_at_most
 from transformer_jax.data.examples import Examples, Tokens, TokenStore
-from transformer_jax.data.hashing import PIECES, key_of, keyed
+from transformer_jax.data.keys import PIECES, key_of, keyed
 from transformer_jax.data.objectives import Limits, Objective
 from transformer_jax.data.subwords import Segmenter
 from transformer_jax.data.tokenizer import Tokenizers
@@ -40,7 +40,7 @@ class SampledCorpus(PairCorpus):
         seed: int,
     ) -> None:
         super().__init__(tokens, objective, tokenizers, limits)
-        self.segments = most_segments(objective, tokenizers, limits)
+        self.segments = segments_at_most(objective, tokenizers, limits)
         self._limits, self._seed = limits, seed
         self._source = Segmenter(tokenizers.source, strength)
         self._target = self._source if tokenizers.joint else Segmenter(tokenizers.target, strength)

@@ -10,13 +10,14 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt64
 
-from transformer_jax.data.hashing import keyed, uniform
+from transformer_jax.data.keys import keyed, uniform
 from transformer_jax.data.packing import Ragged, offsets_of
 from transformer_jax.data.tokenizer import SentencePiece, Tokenizer
 from transformer_jax.errors import InputError
 
 _CHUNK = 8_192  # texts cut at once
-_KEPT = 2**18  # words whose pieces are remembered
+_KEPT = 2**17  # words whose pieces are remembered
+_SHORT = 24  # characters of such a word; a longer one, as a sentence without spaces is, hardly comes again
 
 
 class _Words(NamedTuple):
@@ -115,7 +116,8 @@ class Segmenter:
                 own[length - 1] = self._ids.get(text[start : start + length], -1)
         if len(self._known) >= _KEPT:
             self._known.clear()
-        self._known[word] = spans
+        if len(text) <= _SHORT:
+            self._known[word] = spans
         return spans
 
 

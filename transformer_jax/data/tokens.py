@@ -44,8 +44,8 @@ def tokenise(pairs: Pairs, tokenizers: Tokenizers, cache_dir: Path) -> Tokens:
     return tokens
 
 
-def labelled(pairs: Pairs, labels: Sequence[str], tokenizers: Tokenizers, cache_dir: Path) -> Tokens:
-    """The ids of sources, and the class of each as a target of one number.
+def labelled(pairs: Pairs, labels: Sequence[str], tokenizers: Tokenizers, longest: int, cache_dir: Path) -> Tokens:
+    """The ids of sources, of long ones the first, and the class of each as a target of one number.
 
     Raises:
         InputError: on a target that is no label, by its text.
@@ -56,7 +56,9 @@ def labelled(pairs: Pairs, labels: Sequence[str], tokenizers: Tokenizers, cache_
             raise InputError(f"example {number}: {label!r} is none of objective.labels={tuple(labels)}")
     assert pairs.sources is not None  # as the objective has checked
     texts = tokenise(Pairs(None, pairs.sources), Tokenizers(tokenizers.source, tokenizers.source), cache_dir)
-    return Tokens(texts.target, Ragged.of([np.array([classes[label]]) for label in pairs.targets]))
+    special = tokenizers.source.special
+    sources = texts.target.cut(longest, special.frames - len(special.before))
+    return Tokens(sources, Ragged.of([np.array([classes[label]]) for label in pairs.targets]))
 
 
 def _exchange(path: Path, tokens: Tokens) -> Tokens:

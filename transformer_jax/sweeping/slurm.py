@@ -17,11 +17,11 @@ from transformer_jax.sweeping.grid import Sweep
 # What stands on the command line of sbatch counts before what stands here. A task that was stopped or lost a peer is
 # queued again under its own number; docs/launch.md says why so, and what the codes are.
 _SCRIPT = """#!/bin/bash
-#SBATCH --job-name={name}
+#SBATCH --job-name="{name}"
 #SBATCH --signal=USR1@300
 #SBATCH --requeue
 #SBATCH --open-mode=append
-#SBATCH --output={logs}/%a.log
+#SBATCH --output="{logs}/%a.log"
 
 srun {command} --point "$SLURM_ARRAY_TASK_ID"
 code=$?

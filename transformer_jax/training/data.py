@@ -14,15 +14,15 @@ from transformer_jax.config import (
     Experiment,
     FilterConfig,
     ObjectiveConfig,
-    Translation,
 )
 from transformer_jax.data.batches import examples_in, examples_of
 from transformer_jax.data.corpus import Corpus
 from transformer_jax.data.filters import Report, filtered
+from transformer_jax.data.keys import TASK, key_of
 from transformer_jax.data.laps import laps_of
 from transformer_jax.data.pipeline import Pipeline
 from transformer_jax.data.reservoir import sample
-from transformer_jax.data.shards import Shards
+from transformer_jax.data.shards import TOKENIZER, Shards
 from transformer_jax.data.sources import Example, Pairs, Split, load_pairs, place_of
 from transformer_jax.data.tokenizer import Tokenizers, train_tokenizers
 from transformer_jax.errors import InputError
@@ -38,7 +38,7 @@ INITIAL = "initial weights"  # by what environment.json knows them
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
-    """The pairs of each split, those of training filtered, and those of the further tasks of a mixture."""
+    """The pairs of each split, and those of the further tasks of a mixture; what is trained on is filtered."""
 
     train: Pairs | Shards
     validation: Pairs | None
@@ -114,13 +114,24 @@ def load_splits(experiment: Experiment) -> Splits:
         raise InputError(f"{held_out}.validation: early stopping and the best checkpoint need validation pairs")
     _check_some(validation, experiment.data_of("validation"), "validation", held_out)
     _check_some(test, experiment.data_of("test"), "test", held_out)
-    mixed = (_loaded(task.data, "train", f"task {number}") for number, task in enumerate(experiment.mixture.tasks))
-    report = None
-    if experiment.filters != FilterConfig() and isinstance(train, Pairs):
-        train, report = filtered(train, experiment.filters)
-        if not len(train):
-            raise InputError(f"data.train: no pair passes the filters ({report}); loosen them")
+    mixed, report = list[Pairs](), None
+    for number, task in enumerate(experiment.mixture.tasks):
+        pairs, own = _filtered(_loaded(task.data, "train", f"task {number}"), experiment.filters, f"task {number}")
+        mixed.append(pairs)
+        if own is not None:
+            say(f"task {number}: {own}")
+    if isinstance(train, Pairs):
+        train, report = _filtered(train, experiment.filters, "data")
     return Splits(train, validation, test, tuple(mixed), report)
+
+
+def _filtered(pairs: Pairs, filters: FilterConfig, flag: str) -> tuple[Pairs, Report | None]:
+    if filters == FilterConfig():
+        return pairs, None
+    kept, report = filtered(pairs, filters)
+    if not len(kept):
+        raise InputError(f"{flag}.train: no pair passes the filters ({report}); loosen them")
+    return kept, report
 
 
 def _loaded(data: DataConfig, split: Split, flag: str) -> Pairs:
@@ -148,23 +159,34 @@ class BatchMaker:
 
     def training(self, splits: Splits) -> Pipeline:
         """The batches of the training pairs, and of what is mixed with them."""
-        mixture = self.experiment.mixture
-        sampling = self.experiment.tokenizer.sampling
-        corpora = [self._corpus("training", splits.train, self.experiment.objective, sampling)]
-        for number, (task, pairs) in enumerate(zip(mixture.tasks, splits.mixed, strict=True)):
-            drawn = sampling if isinstance(task.objective, Translation) else 0.0
-            corpora.append(self._corpus(f"task {number}", pairs, task.objective, drawn))
+        mixture, corpora = self.experiment.mixture, self.corpora(splits)
         rates = [mixture.rate, *(task.rate for task in mixture.tasks)]
         sizes = [len(corpus) ** (1 / mixture.temperature) for corpus in corpora]
         return self._batches(corpora, [rate or size for rate, size in zip(rates, sizes, strict=True)])
+
+    def corpora(self, splits: Splits) -> list[Corpus]:
+        """The examples of the training pairs, and those of each task that is mixed with them."""
+        sampling = self.experiment.tokenizer.sampling
+        corpora = [self._corpus("training", splits.train, self.experiment.objective, sampling)]
+        for number, (task, pairs) in enumerate(zip(self.experiment.mixture.tasks, splits.mixed, strict=True)):
+            seed = int(key_of(self.experiment.seed, number, 0, TASK))
+            corpora.append(self._corpus(f"task {number}", pairs, task.objective, sampling, seed))
+        return corpora
 
     def evaluation(self, name: str, pairs: Pairs) -> Pipeline:
         """The batches of a split that is evaluated."""
         return self._batches([self._corpus(name, pairs, self.experiment.objective)], [1.0])
 
-    def _corpus(self, name: str, pairs: Pairs | Shards, config: ObjectiveConfig, sampling: float = 0.0) -> Corpus:
+    def _corpus(
+        self,
+        name: str,
+        pairs: Pairs | Shards,
+        config: ObjectiveConfig,
+        sampling: float = 0.0,
+        seed: int | None = None,
+    ) -> Corpus:
         """The examples of an objective, after a line that says how many there are."""
-        batch, seed = self.experiment.batch, self.experiment.seed
+        batch, seed = self.experiment.batch, self.experiment.seed if seed is None else seed
         if isinstance(pairs, Shards):
             plain = pairs.manifest.plain
             corpus = examples_in(pairs, config, self.tokenizers, batch, seed, sampling)
@@ -220,7 +242,7 @@ def make_tokenizers(experiment: Experiment, splits: Splits) -> Tokenizers:
     Token shards have theirs, trained on their own text alone.
     """
     if isinstance(splits.train, Shards):
-        made = Tokenizers.load(splits.train.folder / "tokenizer")
+        made = Tokenizers.load(splits.train.folder / TOKENIZER)
         check_tokenizer(splits.train, made.digest, "that beside the shards")
         if experiment.init_from is not None:
             check_tokenizer(splits.train, initial.tokenizers_of(experiment).digest, f"that of {experiment.init_from}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from transformer_jax.checked import checked_from_json, leaves_of
-from transformer_jax.config import Experiment, FilterConfig, TokenizerConfig
+from transformer_jax.config import Experiment, FilterConfig, TokenizerConfig, identity_of
 from transformer_jax.data.shards import Shards
 from transformer_jax.errors import InputError
 
@@ -15,7 +15,11 @@ from transformer_jax.errors import InputError
 def facts_of(experiment: Experiment) -> dict[str, Any]:
     """What of an experiment decides about the tokens of a given text, as JSON holds it."""
     own = experiment.init_from is None  # else tokenizers are those of the checkpoint
+    data = {
+        name.removeprefix("data."): value for name, value in identity_of(experiment).items() if name.startswith("data.")
+    }
     return {
+        "data": json.loads(json.dumps(data)),
         "filters": dataclasses.asdict(experiment.filters),
         "tokenizer": dataclasses.asdict(replace(experiment.tokenizer, sampling=0.0)) if own else None,  # drawn later
         "vocab_size": experiment.model.vocab_size if own else None,
@@ -32,6 +36,8 @@ def check_facts(made: dict[str, Any], experiment: Experiment, where: str) -> Non
     now = dict(leaves_of(facts_of(experiment)))
     then = dict(leaves_of({**made, **{name: _filled(cls, made.get(name)) for name, cls in _CONFIGS.items()}}))
     for name in {**now, **then}:
+        if name.startswith("data.") and name not in then:
+            continue  # a field that has come since
         if now.get(name) != then.get(name):
             raise InputError(
                 f"{where}: made with {name}={then.get(name)}, and now it is {now.get(name)}; prepare another folder"

@@ -17,7 +17,7 @@ from transformer_jax import runs
 from transformer_jax.config import Classification, Experiment
 from transformer_jax.data.filters import Report, iterate_filtered
 from transformer_jax.data.objectives import check_kind
-from transformer_jax.data.shards import Manifest, Shard, read_shard, shard_path, write_lengths
+from transformer_jax.data.shards import TOKENIZER, Manifest, Shard, read_shard, shard_path, write_lengths
 from transformer_jax.data.sources import Example, iterate
 from transformer_jax.data.tokenizer import Tokenizers
 from transformer_jax.data.workers import make_shard, workers
@@ -53,7 +53,7 @@ def prepare(experiment: Experiment, folder: Path, count: int = 1, *, per_shard: 
         _check_first(experiment)
         tokenizers = _tokenizers(experiment, folder)
         plain, shards, report = _make_shards(experiment, folder, tokenizers, count, per_shard)
-        write_lengths(folder, len(shards))
+        lengths = write_lengths(folder, len(shards))
         if report.dropped:
             write_atomically(folder / "filters.json", report.to_json())
         texts = hashlib.sha256(" ".join(shard.texts for shard in shards).encode()).hexdigest()
@@ -64,6 +64,7 @@ def prepare(experiment: Experiment, folder: Path, count: int = 1, *, per_shard: 
             experiment=facts_of(experiment),
             digest=texts,
             tokenizer=tokenizers.digest,
+            lengths=lengths,
             shards=tuple(shards),
         )
         manifest.save(folder)
@@ -77,6 +78,7 @@ def _begin(experiment: Experiment, folder: Path) -> None:
         others = [found for found in folder.iterdir() if not found.name.startswith((".lock", f".{path.name}."))]
         if others:
             raise InputError(f"{folder}: exists and is not empty; choose another --output")
+    if not (folder / TOKENIZER).exists():  # nothing is made yet, and a mistake can be mended
         write_atomically(path, json.dumps(facts_of(experiment), indent=2) + "\n")
     try:
         made = json.loads(path.read_text(encoding="utf-8"))
@@ -105,7 +107,7 @@ def _check_first(experiment: Experiment) -> None:
 
 def _tokenizers(experiment: Experiment, folder: Path) -> Tokenizers:
     """Those of the folder; where it has none yet, trained on a sample of the text as the experiment says."""
-    place = folder / "tokenizer"
+    place = folder / TOKENIZER
     if not place.exists():
         chosen = replace(experiment.tokenizer, examples=experiment.tokenizer.examples or SAMPLE)
         made = datasets.tokenizers_of_text(replace(experiment, tokenizer=chosen), _examples(experiment)[0])
@@ -162,7 +164,7 @@ def _shard(pool: Executor, folder: Path, index: int, chunk: Sequence[Example], d
         found: Future[Shard] = Future()
         found.set_result(there)
         return found
-    return pool.submit(make_shard, folder / "tokenizer", folder, index, chunk, dtype, texts)
+    return pool.submit(make_shard, folder / TOKENIZER, folder, index, chunk, dtype, texts)
 
 
 def _digest(examples: Sequence[Example]) -> str:

@@ -1,6 +1,7 @@
 """A sweep as an array of SLURM, a point each task."""
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -40,7 +41,8 @@ class TestSlurm:
         assert table_of(tmp_path / "lr")["state"] == ["waiting"] * 6
         for line in script.read_text().splitlines():
             if line.startswith("#SBATCH --output="):
-                assert Path(line.partition("=")[2]).parent.is_dir()
+                (output,) = shlex.split(line.partition("=")[2])  # of a folder with a space, too
+                assert Path(output).parent.is_dir()
         for task in (4, 2):
             monkeypatch.setenv("SLURM_ARRAY_TASK_ID", str(task))
             subprocess.run(["bash", str(script)], check=True)

@@ -102,7 +102,10 @@ def load_pairs(data: DataConfig, split: Split) -> Pairs | None:
     examples, source = iterate(data, split), _source(data)
     if examples is None:
         return None
-    return Pairs.of(examples, source.groups(split) if isinstance(source, Grouped) else None)
+    pairs = Pairs.of(examples, source.groups(split) if isinstance(source, Grouped) else None)
+    if pairs.groups is not None and len(pairs.groups) != len(pairs):
+        raise InputError(f"{place_of(data, split)}: {len(pairs.groups)} groups of {len(pairs)} examples")
+    return pairs
 
 
 def _source(data: DataConfig) -> Source:

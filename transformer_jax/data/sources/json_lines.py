@@ -29,6 +29,8 @@ def _records(path: Path) -> Iterator[Any]:
         try:
             yield json.loads(line)
         except json.JSONDecodeError as error:
+            if not line.strip():
+                raise InputError(f"{path}, line {number}: empty, and it must be a JSON object") from None
             raise InputError(f"{path}, line {number}, character {error.colno}: broken JSON: {error.msg}") from None
         except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets in brackets
             raise InputError(f"{path}, line {number}: JSON that cannot be read: {error}") from None

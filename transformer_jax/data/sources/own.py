@@ -5,11 +5,11 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from transformer_jax.config import OwnData
-from transformer_jax.data.sources.source import Example, Source, Split
+from transformer_jax.data.sources.source import Example, Grouped, Source, Split
 from transformer_jax.errors import InputError
 
 
@@ -28,6 +28,11 @@ class OwnSource:
         """
         found = self._made().pairs(split)
         return None if found is None else self._checked(found, split)
+
+    def groups(self, split: Split) -> Sequence[str] | None:
+        """The labels of its examples, where the class has some."""
+        made = self._made()
+        return made.groups(split) if isinstance(made, Grouped) else None
 
     def _made(self) -> Source:
         name, arguments = self.data.source, dict(self.data.arguments)

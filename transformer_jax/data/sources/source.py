@@ -20,5 +20,5 @@ class Source(Protocol):
 class Grouped(Source, Protocol):
     """A source whose examples have labels, for scores by group."""
 
-    def groups(self, split: Split) -> Sequence[str]:
-        """A label for each example of a split."""
+    def groups(self, split: Split) -> Sequence[str] | None:
+        """A label for each example of a split; None where there are none after all."""

@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal, SupportsIndex
+from typing import Any, Literal, SupportsIndex
 
 import sentencepiece
 
@@ -95,17 +95,23 @@ class SentencePiece(Tokenizer):
 
     @functools.cached_property
     def scores(self) -> dict[int, float]:
-        """What each piece counts in a segmentation, by its id; others than these are in none."""
-        model = self._processor
-        silent = (model.is_control, model.is_unknown, model.is_unused, model.is_byte)
-        own = [token for token in range(model.get_piece_size()) if not any(test(token) for test in silent)]
-        ids = own if self._pieces is None else [self._writing.get(model.id_to_piece(token)) for token in own]
-        return {known: model.get_score(token) for known, token in zip(ids, own, strict=True) if known is not None}
+        """What each piece counts in a segmentation, by its id; others than these are in none, or are cut out before."""
+        own = [(token, piece) for token, piece in enumerate(self._proto.pieces) if piece.type == piece.NORMAL]
+        ids = [token if self._pieces is None else self._writing.get(piece.piece) for token, piece in own]
+        return {known: piece.score for known, (_, piece) in zip(ids, own, strict=True) if known is not None}
+
+    @functools.cached_property
+    def _proto(self) -> Any:
+        from sentencepiece import sentencepiece_model_pb2
+
+        messages: Any = sentencepiece_model_pb2  # made as it is imported
+        return messages.ModelProto.FromString(self._model)
 
     @property
     def algorithm(self) -> Literal["bpe", "unigram"]:
-        """How the model cuts words: BPE has the rank of each piece as its score, unigram a logarithm."""
-        return "bpe" if all(score.is_integer() for score in self.scores.values()) else "unigram"
+        """How the model cuts words; where it knows words or characters alone there is but one way, by unigram too."""
+        trained = self._proto.trainer_spec
+        return "bpe" if trained.model_type == trained.BPE else "unigram"
 
     @functools.cached_property
     def digest(self) -> str:

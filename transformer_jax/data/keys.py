@@ -5,7 +5,7 @@ from jaxtyping import Float, Int, UInt64
 
 # What is drawn, as the fourth number of a seed, so that nothing shares its numbers with something else; the plan of
 # rows has two numbers, which are taken as if two zeros stood behind them.
-ORDER, PIECES = 1, 2
+ORDER, PIECES, TASK = 1, 2, 3
 
 ODD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: multiples of it lie far apart
 
