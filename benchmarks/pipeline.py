@@ -121,7 +121,6 @@ def write_shards(pairs: Pairs, tokenizers: Tokenizers, folder: Path) -> None:
     """All pairs in one shard, with what a folder of shards has beside it."""
     tokens = tokenise(pairs, tokenizers, folder)
     shard = write_shard(folder, 0, tokens, "<u4", pairs.digest)
-    write_lengths(folder, 1)
     Manifest(
         plain=False,
         per_shard=len(pairs),
@@ -129,6 +128,7 @@ def write_shards(pairs: Pairs, tokenizers: Tokenizers, folder: Path) -> None:
         experiment={},
         digest=pairs.digest,
         tokenizer=tokenizers.digest,
+        lengths=write_lengths(folder, 1),
         shards=(shard,),
     ).save(folder)
 

@@ -183,6 +183,7 @@ MISTAKES = [
         },
         ["filters.min_length=3", "is a class"],
     ),
+    (experiment, {"seed": 2**32}, ["seed=4294967296", "2^32"]),
     (experiment, {"schedule": Adam()}, ["schedule", "'adam'", "'paper'"]),
 ]
 

@@ -121,6 +121,19 @@ def test_columns_of_plain_tsv(tmp_path):
     assert "counted from 0" in mistake(TsvFiles(dir=str(tmp_path), columns=(None, -1)))
 
 
+class Groups:
+    """Examples with a label each, or with more of them."""
+
+    def __init__(self, labels=2):
+        self.labels = labels
+
+    def pairs(self, split):
+        return [("a", "b"), ("a b", "b a")]
+
+    def groups(self, split):
+        return ["short", "long", "none"][: self.labels]
+
+
 class Bad:
     """Sources that are not quite."""
 
@@ -158,6 +171,12 @@ class TestOwn:
     def test_what_the_class_itself_raises_comes_through(self):
         with pytest.raises(KeyError, match="nothing"):
             load_pairs(OwnData(source="test_bad_sources:Bad", arguments=(("examples", "nothing"),)), "train")
+
+    def test_groups_are_those_of_the_class(self):
+        data = OwnData(source="test_bad_sources:Groups")
+        assert load_pairs(data, "train").groups == ["short", "long"]
+        data = OwnData(source="test_bad_sources:Groups", arguments=(("labels", 3),))
+        assert "split 'train' of 'test_bad_sources:Groups': 3 groups of 2 examples" in mistake(data)
 
     def test_a_module_of_the_working_directory(self, tmp_path, monkeypatch):
         (tmp_path / "module_of_here.py").write_text(

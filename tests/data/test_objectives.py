@@ -164,6 +164,17 @@ def test_a_label_is_predicted_at_the_beginning_of_its_text(make, reader: Reader)
             assert int(batch.source.tokens[row, positions[0]]) == source[0]
 
 
+def test_of_a_text_too_long_for_a_row_a_classifier_reads_the_beginning(make, reader: Reader):
+    long = " ".join(WORDS * 5)
+    pairs = Pairs([long, "ape", ""], ["bee", "cat", "dog"])
+    found = reader.all(make(pairs, Classification(labels=tuple(WORDS))))
+    assert sorted(found) == [0, 1]
+    assert len(found[0][0]) == BATCH.source_length
+    assert f"{long}.".startswith(reader.text(found[0][0]).removesuffix("."))
+    assert reader.text(found[0][0]).endswith(".")
+    assert reader.text(found[1][0]) == "ape."
+
+
 def test_what_is_drawn_depends_on_seed_epoch_and_example_alone(make, reader: Reader, tokenizers, tmp_path: Path):
     objective = MaskedLanguageModel()
     corpus = examples_of(PLAIN, objective, tokenizers, BATCH, 3, tmp_path)

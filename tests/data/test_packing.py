@@ -16,6 +16,13 @@ def lengths_like_text(count: int) -> np.ndarray:
     return np.clip(np.stack([source, target], axis=1), 2, 251).astype(np.int64)
 
 
+def test_of_what_is_cut_the_beginning_and_so_many_at_the_end_stay():
+    texts = Ragged.of([np.arange(own) for own in (7, 3, 0, 4)])
+    assert [own.tolist() for own in texts.cut(4, 1)] == [[0, 1, 2, 6], [0, 1, 2], [], [0, 1, 2, 3]]
+    assert [own.tolist() for own in texts.cut(3, 2)] == [[0, 5, 6], [0, 1, 2], [], [0, 2, 3]]
+    assert [own.tolist() for own in texts.cut(3, 0)] == [[0, 1, 2], [0, 1, 2], [], [0, 1, 2]]
+
+
 def test_ragged_takes_sequences_in_the_order_asked():
     taken = ragged([2, 3], [], [5, 7, 11]).take(np.array([2, 1, 0, 2]))
     assert [sequence.tolist() for sequence in taken] == [[5, 7, 11], [], [2, 3], [5, 7, 11]]

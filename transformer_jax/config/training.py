@@ -10,7 +10,9 @@ class TrainingConfig:
     """How long and how to train: give steps or epochs."""
 
     steps: int | None = None  # optimizer steps
-    epochs: int | None = None  # passes over the training pairs
+    epochs: int | None = (
+        None  # passes over the training pairs; where their lengths are drawn, as many steps as the first pass says
+    )
     label_smoothing: float = 0.1  # epsilon_ls
     clip_norm: float | None = None  # gradients are scaled down to this global norm
     accumulation: int = 1  # parts a batch is computed in, one after the other, for less memory
