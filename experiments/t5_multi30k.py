@@ -2,7 +2,8 @@
 
     transformer-jax train experiments/t5_multi30k.py --workdir runs/t5_multi30k
 
-To expect: nothing is known yet: this file has not been run to its end. What starts from it: multi30k_from_t5.py.
+To expect: on both sides of test_2016_flickr a loss of 1.733 nats a token of the spans, perplexity 5.66, after about 40
+minutes on 2 CPU cores beside much other work. What starts from it: multi30k_from_t5.py.
 """
 
 import dataclasses

@@ -1,6 +1,7 @@
 """Token shards: the same however they were made, and trained from as from memory."""
 
 import dataclasses
+import itertools
 import json
 import os
 import resource
@@ -171,7 +172,8 @@ def test_there_may_be_more_shards_than_files_that_may_be_open(pairs, tmp_path, m
     monkeypatch.setattr(shards_module, "_OPEN", 5)
     prepare(experiment(pairs), tmp_path / "many", per_shard=11)  # 48 of them
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 20, before[1]))
+    free = itertools.filterfalse(set(map(int, os.listdir("/proc/self/fd"))).__contains__, itertools.count())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (next(itertools.islice(free, 20, None)), before[1]))  # 20 more may be
     try:
         assert len(Shards(tmp_path / "many").take(np.arange(SIZE))) == SIZE
     finally:
