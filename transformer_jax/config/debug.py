@@ -93,7 +93,7 @@ def _objective(objective: ObjectiveConfig) -> ObjectiveConfig:
 
 def _data(objective: ObjectiveConfig) -> Numerals:
     """Generated text of the form that an objective learns from."""
-    pairs = Numerals(limit=1_000, test_numbers=2, validation_numbers=2)
+    pairs = Numerals(limit=1_000, test_numbers=1, validation_numbers=1)
     if isinstance(objective, Classification):
         return replace(pairs, form="parity")
     return pairs if reads_pairs(objective) else replace(pairs, form="text")
