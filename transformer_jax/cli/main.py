@@ -95,6 +95,8 @@ def _keep_compiled() -> None:
     with contextlib.suppress(OSError):  # a machine without a place for it compiles again
         os.makedirs(folder, exist_ok=True)
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", folder)
+    # Translation has many programs, of which most take less than the second from which on jax keeps one.
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 
 class _Formatter(logging.Formatter):
