@@ -69,6 +69,9 @@ def first_translation(run: Path) -> float:
 
 def measured(options: argparse.Namespace) -> dict[str, Any]:
     """In a process of its own: the seconds since it was asked for, and what was compiled."""
+    from transformer_jax.cli.main import keep_compiled
+
+    keep_compiled()  # before jax is imported, as the command line does
     import jax
 
     compiled: list[float] = []

@@ -188,6 +188,15 @@ def test_what_is_drawn_depends_on_seed_epoch_and_example_alone(make, reader: Rea
     assert all(made.places.values.tolist() != among.places.values.tolist() for made in other)
 
 
+def test_seeds_of_64_bits_are_told_apart(tokenizers, tmp_path: Path):
+    """As those of the tasks of a mixture are; as floats these two would be one."""
+    draws = [
+        examples_of(PLAIN, MaskedLanguageModel(), tokenizers, BATCH, seed, tmp_path).draw(0, np.arange(41))
+        for seed in (2**64 - 3, 2**64 - 5)
+    ]
+    assert draws[0].places.values.tolist() != draws[1].places.values.tolist()
+
+
 @pytest.mark.parametrize(
     "objective", [CausalLanguageModel(), PrefixLanguageModel(), MaskedLanguageModel(), SpanCorruption(), Denoising()]
 )

@@ -85,6 +85,8 @@ def test_what_is_there_stays_and_what_is_missing_is_made(pairs, shards, tmp_path
     (folder / "tokens-00002.array_record").unlink()
     (folder / "tokens-00004.json").unlink()
     (folder / "tokens-00001.npy").unlink()
+    lengths = np.load(folder / "tokens-00000.npy")
+    np.save(folder / "tokens-00000.npy", lengths[::-1])
     whole = (folder / "tokens-00005.array_record").read_bytes()
     (folder / "tokens-00005.array_record").write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     for half in (".lengths.npy.abc", ".tokenizer.abc"):  # of a process that was killed

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # for as long as the process lives
     _set_up_logging()
     if arguments is None:
-        _keep_compiled()
+        keep_compiled()
     try:
         code = _run(sys.argv[1:] if arguments is None else arguments)
         if sys.stdout is not None:  # it may be closed
@@ -88,7 +88,7 @@ def _help() -> str:
     )
 
 
-def _keep_compiled() -> None:
+def keep_compiled() -> None:
     """Lets jax keep compiled programs between processes, where JAX_COMPILATION_CACHE_DIR does not say otherwise."""
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     folder = os.path.join(home, "transformer_jax", "compiled")

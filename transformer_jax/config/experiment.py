@@ -133,10 +133,8 @@ def _check_filters(filters: FilterConfig) -> None:
     of_target = changed.keys() - {"unit", "source_scripts", "min_script_share", "source_language", "duplicates"}
     if filters.duplicates in ("target", "either"):
         of_target |= {"duplicates"}
-    for name in sorted(of_target):
-        require(
-            False, f"filters.{name}={changed[name]!r}: the target side of objective.kind='classification' is a class"
-        )
+    wrong = ", ".join(f"filters.{name}={changed[name]!r}" for name in sorted(of_target))
+    require(not wrong, f"{wrong}: the target side of objective.kind='classification' is a class")
 
 
 def to_json(experiment: Experiment) -> str:

@@ -125,7 +125,8 @@ class TextCorpus(Corpus):
         """Each by a generator that depends on seed, epoch and example alone."""
 
         def generator(index: int) -> np.random.Generator:
-            return np.random.Generator(np.random.Philox(key=[self._seed, epoch * _EPOCH + int(chosen[index])]))
+            key = np.array([self._seed, epoch * _EPOCH + int(chosen[index])], np.uint64)  # by itself numpy takes floats
+            return np.random.Generator(np.random.Philox(key=key))
 
         return self._objective.examples(Tokens(None, self._parts(chosen)), generator)
 

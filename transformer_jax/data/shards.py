@@ -36,6 +36,7 @@ class Shard:
     target_tokens: int
     size: int  # bytes
     sha256: str
+    lengths: str  # the sha256 of the file of its lengths
     texts: str  # the sha256 of the examples it was made of
 
     def to_json(self) -> str:
@@ -117,10 +118,11 @@ def write_shard(folder: Path, index: int, tokens: Tokens, dtype: str, texts: str
         for record in _records(tokens, dtype):
             writer.write(record)
         writer.close()
-    with written_whole(path.with_suffix(".npy")) as temporary:
+    lengths = path.with_suffix(".npy")
+    with written_whole(lengths) as temporary:
         np.save(temporary, tokens.lengths.astype(np.int32))
     source, target = tokens.lengths.sum(axis=0).tolist()
-    shard = Shard(len(tokens), source, target, path.stat().st_size, digest_of(path), texts)
+    shard = Shard(len(tokens), source, target, path.stat().st_size, digest_of(path), digest_of(lengths), texts)
     write_atomically(path.with_suffix(".json"), shard.to_json())
     return shard
 
@@ -136,8 +138,8 @@ def read_shard(folder: Path, index: int) -> Shard | None:
     path = shard_path(folder, index)
     try:
         shard = Shard(**json.loads(path.with_suffix(".json").read_text(encoding="utf-8")))
-        lengths = np.load(path.with_suffix(".npy"))
-        return shard if digest_of(path) == shard.sha256 and len(lengths) == shard.examples else None
+        whole = digest_of(path) == shard.sha256 and digest_of(path.with_suffix(".npy")) == shard.lengths
+        return shard if whole else None
     except (OSError, ValueError, TypeError):
         return None
 
