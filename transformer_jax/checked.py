@@ -115,3 +115,17 @@ def leaves_of(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield from leaves_of(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
+
+
+def settings_of(instance: Any, prefix: str = "", inside: bool = False) -> Iterator[tuple[str, Any, bool]]:
+    """Every leaf of a config as (dotted name, value, whether it is placement); those in a tuple by their numbers."""
+    for field in dataclasses.fields(instance):
+        name, value = prefix + field.name, getattr(instance, field.name)
+        is_placement = inside or bool(field.metadata.get("placement"))
+        if dataclasses.is_dataclass(value):
+            yield from settings_of(value, f"{name}.", is_placement)
+        elif isinstance(value, tuple) and any(map(dataclasses.is_dataclass, value)):
+            for number, item in enumerate(value):
+                yield from settings_of(item, f"{name}.{number}.", is_placement)
+        else:
+            yield name, value, is_placement

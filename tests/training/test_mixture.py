@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from small_runs import WORDS, experiment
 
+from transformer_jax.cli.main import main
 from transformer_jax.config import (
     CausalLanguageModel,
     FilterConfig,
@@ -18,6 +19,7 @@ from transformer_jax.config import (
     Task,
     TokenizerConfig,
     from_json,
+    identity_difference,
     to_json,
 )
 from transformer_jax.errors import InputError
@@ -25,6 +27,8 @@ from transformer_jax.runs import RunFolder
 from transformer_jax.sharding import data_mesh
 from transformer_jax.training.data import BatchMaker, load_splits, make_tokenizers
 from transformer_jax.training.loop import train
+from transformer_jax.training.prepared import open_shards
+from transformer_jax.training.preparing import prepare
 
 
 @pytest.fixture
@@ -55,6 +59,59 @@ def test_a_run_learns_all_tasks_and_resumes_exactly(mixed, devices, tmp_path):
     losses = [json.loads(line)["train/loss"] for line in whole.metrics.read_text().splitlines() if "train" in line]
     assert np.mean(losses[-3:]) < losses[0]
     assert "task 0 data" in json.loads(whole.environment.read_text())[0]["digests"]
+
+
+@pytest.fixture
+def shards(mixed, tmp_path):
+    """Pairs and texts as token shards."""
+    folder = tmp_path / "shards"
+    prepare(mixed, folder, per_shard=5)
+    return folder
+
+
+def test_a_run_from_shards_is_that_from_memory(mixed, shards, devices, tmp_path):
+    devices(1)
+    assert train(mixed, tmp_path / "memory") == 0
+    streamed = dataclasses.replace(mixed, prepared=str(shards))
+    assert train(streamed, tmp_path / "streamed", until=7) == 0
+    assert train(streamed, tmp_path / "streamed") == 0
+    memory, resumed = (RunFolder(tmp_path / name) for name in ("memory", "streamed"))
+    assert memory.metrics.read_bytes() == resumed.metrics.read_bytes()
+    assert "task 0 data" in json.loads(resumed.environment.read_text())[0]["digests"]
+
+
+def test_shards_of_tasks_are_verified_and_made_again(mixed, shards, capsys):
+    record = shards / "task-0" / "tokens-00001.array_record"
+    whole = record.read_bytes()
+    record.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert main(["verify", str(shards)]) == 1
+    assert f"{record}: damaged" in capsys.readouterr().out
+    prepare(mixed, shards, per_shard=5)
+    assert record.read_bytes() == whole
+    assert main(["verify", str(shards)]) == 0
+
+
+def test_shards_are_for_the_tasks_they_were_made_with(mixed, shards):
+    (task,) = mixed.mixture.tasks
+    alone = dataclasses.replace(mixed, mixture=MixtureConfig(), prepared=str(shards))
+    with pytest.raises(InputError, match=r"made with tasks\.0\.kind=plain, and now it is None; prepare another"):
+        open_shards(alone)
+    other = dataclasses.replace(task, data=dataclasses.replace(task.data, unit="paragraph"))
+    with pytest.raises(InputError, match=r"made with tasks\.0\.unit=line, and now it is paragraph"):
+        prepare(dataclasses.replace(mixed, mixture=MixtureConfig(tasks=(other,), rate=3.0)), shards)
+    moved = dataclasses.replace(task, data=dataclasses.replace(task.data, dir="elsewhere"), rate=5.0)
+    again = dataclasses.replace(mixed, mixture=MixtureConfig(tasks=(moved,), rate=3.0), prepared=str(shards))
+    assert [len(own) for own in open_shards(again)] == [13, 7]  # places and rates are none of their business
+    (shards / "task-0" / "prepared.json").unlink()
+    with pytest.raises(InputError, match=r"task-0/prepared\.json: missing: nothing is prepared there"):
+        open_shards(again)
+
+
+def test_a_task_without_text_is_named_before_anything_is_made(mixed, tmp_path):
+    (tmp_path / "text.txt").write_text("")
+    with pytest.raises(InputError, match=r"task 0\.train: nothing is left to be prepared"):
+        prepare(mixed, tmp_path / "shards")
+    assert not (tmp_path / "shards" / "tokenizer").exists()
 
 
 def test_filters_are_for_all_that_is_mixed(mixed):
@@ -92,6 +149,16 @@ def test_prompted_tasks_are_cut_into_other_pieces_too(words, tmp_path):
         return [len(corpus.draw(0, np.arange(13)).target.values) for corpus in corpora_of(sampled, tmp_path)]
 
     assert all(more > plain for more, plain in zip(drawn(0.9), drawn(0.0), strict=True))
+
+
+def test_where_the_data_of_a_task_lies_is_no_difference(mixed):
+    (task,) = mixed.mixture.tasks
+    moved, other = (
+        dataclasses.replace(mixed, mixture=MixtureConfig(tasks=(dataclasses.replace(task, data=data),), rate=3.0))
+        for data in (PlainText(dir="elsewhere", train="*.txt"), PlainText(unit="paragraph"))
+    )
+    assert identity_difference(mixed, moved) == []
+    assert identity_difference(mixed, other) == ["mixture.tasks.0.data.unit: line -> paragraph"]
 
 
 def test_other_text_of_a_task_is_refused(mixed, devices, tmp_path):

@@ -15,6 +15,7 @@ import tyro
 
 from transformer_jax.cli.arguments import over_file
 from transformer_jax.config import Experiment
+from transformer_jax.data.shards import Manifest, task_path
 from transformer_jax.errors import InputError
 
 
@@ -26,6 +27,13 @@ def main(arguments: Sequence[str]) -> int:
 def _cores() -> int:
     """Those that this process may use; of all, where the system does not say."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _described(made: Manifest) -> str:
+    """What there is of shards."""
+    tokens = [sum(getattr(shard, f"{side}_tokens") for shard in made.shards) for side in ("source", "target")]
+    told = f"{tokens[1]:,} tokens" if made.plain else f"{tokens[0]:,} + {tokens[1]:,} tokens"
+    return f"{made.examples:,} {'texts' if made.plain else 'pairs'}, {told}, {len(made.shards):,} shards"
 
 
 def _prepare_of(default: Experiment) -> Callable[..., int]:
@@ -46,10 +54,10 @@ def _prepare_of(default: Experiment) -> Callable[..., int]:
         count = _cores() if workers == -1 else workers
         if count < 1:
             raise InputError(f"--workers {workers}: a number above 0, or -1 for all cores")
-        made = preparing.prepare(experiment, output, count)
-        tokens = [sum(getattr(shard, f"{side}_tokens") for shard in made.shards) for side in ("source", "target")]
-        told = f"{tokens[1]:,} tokens" if made.plain else f"{tokens[0]:,} + {tokens[1]:,} tokens"
-        print(f"{output}: {made.examples:,} {'texts' if made.plain else 'pairs'}, {told}, {len(made.shards):,} shards")
+        own, *tasks = preparing.prepare(experiment, output, count)
+        print(f"{output}: {_described(own)}")
+        for number, made in enumerate(tasks):
+            print(f"{task_path(output, number)}: {_described(made)}")
         return 0
 
     return prepare

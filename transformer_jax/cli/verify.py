@@ -1,9 +1,10 @@
 """The verb verify."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from transformer_jax.cli.arguments import Run, call
-from transformer_jax.data.shards import MANIFEST, Shards
+from transformer_jax.data.shards import MANIFEST, Shards, task_path
 from transformer_jax.errors import FAILED_CHECK, InputError
 from transformer_jax.runs import RunFolder, open_run
 
@@ -17,10 +18,10 @@ def verify(run: Run) -> int:
     """Checks every file and every array of a run's checkpoints; exits with 1 where one is damaged, and changes nothing.
 
     Args:
-        run: the run folder, or a folder of token shards, of which every byte is checked.
+        run: the run folder, or a folder of token shards, of which every byte is checked, those of tasks included.
     """
     if (run / MANIFEST).exists():
-        return _verify_shards(Shards(run))
+        return _verify_shards(run)
     folder = RunFolder(run)
     open_run(run)  # what is no run is told before jax is imported
     import jax
@@ -41,9 +42,11 @@ def verify(run: Run) -> int:
     return code
 
 
-def _verify_shards(shards: Shards) -> int:
-    code = 0
-    for path, intact in shards.verify():
-        print(f"{path}: {'intact' if intact else 'damaged'}", flush=True)
-        code = code if intact else FAILED_CHECK
+def _verify_shards(folder: Path) -> int:
+    code, own = 0, Shards(folder)
+    tasks = range(len(own.manifest.experiment.get("tasks", ())))
+    for shards in (own, *(Shards(task_path(folder, number)) for number in tasks)):
+        for path, intact in shards.verify():
+            print(f"{path}: {'intact' if intact else 'damaged'}", flush=True)
+            code = code if intact else FAILED_CHECK
     return code

@@ -4,7 +4,7 @@ import dataclasses
 import json
 from typing import Any, Literal
 
-from transformer_jax.checked import checked_from_json, config, fields_of, leaves_of, placement, require
+from transformer_jax.checked import checked_from_json, config, placement, require, settings_of
 from transformer_jax.config.data import BatchConfig, TokenizerConfig
 from transformer_jax.config.decoding import DecodingConfig
 from transformer_jax.config.filters import FilterConfig
@@ -151,11 +151,9 @@ def from_json(text: str) -> Experiment:
     return checked_from_json(Experiment, text)
 
 
-def identity_of(experiment: Experiment) -> dict[str, Any]:
-    """The identity fields of an experiment, by their dotted names."""
-    placements = {name for name, is_placement in fields_of(Experiment) if is_placement}
-    leaves = leaves_of(dataclasses.asdict(experiment))
-    return {name: value for name, value in leaves if name not in placements}
+def identity_of(config: Any) -> dict[str, Any]:
+    """The identity fields of an experiment, or of a part of one, by their dotted names."""
+    return {name: value for name, value, is_placement in settings_of(config) if not is_placement}
 
 
 def identity_difference(old: Experiment, new: Experiment) -> list[str]:

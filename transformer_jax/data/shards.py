@@ -102,6 +102,11 @@ def shard_path(folder: Path, index: int) -> Path:
     return folder / f"tokens-{index:05}.array_record"
 
 
+def task_path(folder: Path, number: int) -> Path:
+    """The folder of the shards of a task, in that of the experiment that mixes it with its own data."""
+    return folder / f"task-{number}"
+
+
 def write_shard(folder: Path, index: int, tokens: Tokens, dtype: str, texts: str) -> Shard:
     """Writes a shard and its lengths, each whole or not at all, and in the end the file that says it is done.
 

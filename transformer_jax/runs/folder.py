@@ -1,6 +1,5 @@
 """What a run folder holds, and the record of its sessions."""
 
-import dataclasses
 import json
 import os
 import shutil
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from transformer_jax import environment
-from transformer_jax.checked import fields_of, leaves_of
+from transformer_jax.checked import settings_of
 from transformer_jax.config import Experiment, from_json, identity_difference, to_json
 from transformer_jax.errors import InputError
 from transformer_jax.files import write_atomically
@@ -184,5 +183,4 @@ def check_digests(folder: RunFolder, digests: Mapping[str, str]) -> None:
 
 
 def _placement(experiment: Experiment) -> dict[str, object]:
-    placements = {name for name, is_placement in fields_of(Experiment) if is_placement}
-    return {name: value for name, value in leaves_of(dataclasses.asdict(experiment)) if name in placements}
+    return {name: value for name, value, is_placement in settings_of(experiment) if is_placement}

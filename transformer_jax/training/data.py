@@ -43,7 +43,7 @@ class Splits:
     train: Pairs | Shards
     validation: Pairs | None
     test: Pairs | None
-    mixed: tuple[Pairs, ...] = ()
+    mixed: tuple[Pairs | Shards, ...] = ()
     report: Report | None = None  # of the filters, where there are some
 
     def digests(self) -> dict[str, str]:
@@ -90,8 +90,9 @@ def load(experiment: Experiment, folder: RunFolder, mesh: Mesh) -> Data:
         processes.on_coordinator(lambda: write_atomically(folder.filters, said.to_json()))
     processes.on_coordinator(lambda: _make_tokenizers(experiment, folder, splits))
     tokenizers = Tokenizers.load(folder.tokenizer)
-    if isinstance(splits.train, Shards):
-        check_tokenizer(splits.train, tokenizers.digest, "that of the run")
+    for shards in (splits.train, *splits.mixed):
+        if isinstance(shards, Shards):
+            check_tokenizer(shards, tokenizers.digest, "that of the run")
     check_vocabulary(tokenizers, experiment.model)
     maker = BatchMaker(experiment, tokenizers, mesh, folder.cache)
     training, evaluated = maker.training(splits), None
@@ -106,23 +107,27 @@ def load_splits(experiment: Experiment) -> Splits:
     Raises:
         InputError: on data that is missing, damaged or empty, also once it is filtered.
     """
-    train: Pairs | Shards
-    train = _loaded(experiment.data, "train", "data") if experiment.prepared is None else open_shards(experiment)
+    trained, report = _texts(experiment) if experiment.prepared is None else (open_shards(experiment), None)
     held_out = "data" if experiment.held_out is None else "held_out"
     validation, test = (load_pairs(experiment.data_of(split), split) for split in ("validation", "test"))
     if validation is None and (experiment.training.patience is not None or experiment.evaluation.metric != "loss"):
         raise InputError(f"{held_out}.validation: early stopping and the best checkpoint need validation pairs")
     _check_some(validation, experiment.data_of("validation"), "validation", held_out)
     _check_some(test, experiment.data_of("test"), "test", held_out)
-    mixed, report = list[Pairs](), None
+    return Splits(trained[0], validation, test, tuple(trained[1:]), report)
+
+
+def _texts(experiment: Experiment) -> tuple[list[Pairs], Report | None]:
+    """The texts of the experiment and of its tasks, filtered, and what the filters dropped of the experiment's own."""
+    own, report = _filtered(_loaded(experiment.data, "train", "data"), experiment.filters, "data")
+    texts = [own]
     for number, task in enumerate(experiment.mixture.tasks):
-        pairs, own = _filtered(_loaded(task.data, "train", f"task {number}"), experiment.filters, f"task {number}")
-        mixed.append(pairs)
-        if own is not None:
-            say(f"task {number}: {own}")
-    if isinstance(train, Pairs):
-        train, report = _filtered(train, experiment.filters, "data")
-    return Splits(train, validation, test, tuple(mixed), report)
+        flag = f"task {number}"
+        pairs, dropped = _filtered(_loaded(task.data, "train", flag), experiment.filters, flag)
+        texts.append(pairs)
+        if dropped is not None:
+            say(f"{flag}: {dropped}")
+    return texts, report
 
 
 def _filtered(pairs: Pairs, filters: FilterConfig, flag: str) -> tuple[Pairs, Report | None]:
@@ -239,7 +244,7 @@ def _make_tokenizers(experiment: Experiment, folder: RunFolder, splits: Splits) 
 def make_tokenizers(experiment: Experiment, splits: Splits) -> Tokenizers:
     """The tokenizers of a run that has none yet: those of what it starts from, or trained on all its training text.
 
-    Token shards have theirs, trained on their own text alone.
+    Token shards have theirs beside them.
     """
     if isinstance(splits.train, Shards):
         made = Tokenizers.load(splits.train.folder / TOKENIZER)
@@ -247,9 +252,8 @@ def make_tokenizers(experiment: Experiment, splits: Splits) -> Tokenizers:
         if experiment.init_from is not None:
             check_tokenizer(splits.train, initial.tokenizers_of(experiment).digest, f"that of {experiment.init_from}")
         return made
-    return tokenizers_of_text(
-        experiment, itertools.chain.from_iterable(pairs.examples() for pairs in (splits.train, *splits.mixed))
-    )
+    texts = (pairs.examples() for pairs in (splits.train, *splits.mixed) if isinstance(pairs, Pairs))
+    return tokenizers_of_text(experiment, itertools.chain.from_iterable(texts))
 
 
 def tokenizers_of_text(experiment: Experiment, examples: Iterable[Example]) -> Tokenizers:

@@ -4,36 +4,57 @@ import dataclasses
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from transformer_jax.checked import checked_from_json, leaves_of
-from transformer_jax.config import Experiment, FilterConfig, TokenizerConfig, identity_of
-from transformer_jax.data.shards import Shards
+from transformer_jax.config import DataConfig, Experiment, FilterConfig, ObjectiveConfig, TokenizerConfig, identity_of
+from transformer_jax.data.shards import Shards, task_path
 from transformer_jax.errors import InputError
 
 
-def facts_of(experiment: Experiment) -> dict[str, Any]:
-    """What of an experiment decides about the tokens of a given text, as JSON holds it."""
+class Part(NamedTuple):
+    """Training data that has shards of its own: that of an experiment, or of a task that is mixed with it."""
+
+    flag: str  # by which messages name it
+    folder: Path
+    data: DataConfig
+    objective: ObjectiveConfig
+    facts: dict[str, Any]  # what decides about the tokens of a given text, as JSON holds it
+
+
+def parts_of(experiment: Experiment, folder: Path) -> list[Part]:
+    """All that is prepared of an experiment in a folder; the first is its own data.
+
+    Its facts name the data of the tasks as well: a tokenizer is trained on all text.
+    """
     own = experiment.init_from is None  # else tokenizers are those of the checkpoint
-    data = {
-        name.removeprefix("data."): value for name, value in identity_of(experiment).items() if name.startswith("data.")
-    }
-    return {
-        "data": json.loads(json.dumps(data)),
+    shared = {
         "filters": dataclasses.asdict(experiment.filters),
         "tokenizer": dataclasses.asdict(replace(experiment.tokenizer, sampling=0.0)) if own else None,  # drawn later
         "vocab_size": experiment.model.vocab_size if own else None,
         "source_vocab_size": experiment.model.source_vocab_size if own else None,
     }
+    tasks = [
+        Part(f"task {number}", task_path(folder, number), task.data, task.objective, _data_of(task.data) | shared)
+        for number, task in enumerate(experiment.mixture.tasks)
+    ]
+    facts = _data_of(experiment.data) | shared
+    if tasks:
+        facts |= {"tasks": {str(number): task.facts["data"] for number, task in enumerate(tasks)}}
+    return [Part("data", folder, experiment.data, experiment.objective, facts), *tasks]
 
 
-def check_facts(made: dict[str, Any], experiment: Experiment, where: str) -> None:
-    """Checks that shards are those of an experiment.
+def _data_of(data: DataConfig) -> dict[str, Any]:
+    return {"data": json.loads(json.dumps(identity_of(data)))}
+
+
+def check_facts(made: dict[str, Any], part: Part, where: str) -> None:
+    """Checks that shards are those of a part of an experiment.
 
     Raises:
         InputError: naming what differs.
     """
-    now = dict(leaves_of(facts_of(experiment)))
+    now = dict(leaves_of(part.facts))
     then = dict(leaves_of({**made, **{name: _filled(cls, made.get(name)) for name, cls in _CONFIGS.items()}}))
     for name in {**now, **then}:
         if name.startswith("data.") and name not in then:
@@ -52,16 +73,19 @@ def _filled(cls: Any, made: dict[str, Any] | None) -> dict[str, Any] | None:
     return None if made is None else dataclasses.asdict(checked_from_json(cls, json.dumps(made)))
 
 
-def open_shards(experiment: Experiment) -> Shards:
-    """The shards that an experiment with `prepared` is trained from.
+def open_shards(experiment: Experiment) -> list[Shards]:
+    """The shards that an experiment with `prepared` is trained from: of its own data, and of each task.
 
     Raises:
         InputError: on shards that are missing, and on those of another experiment.
     """
     assert experiment.prepared is not None
-    shards = Shards(Path(experiment.prepared))
-    check_facts(shards.manifest.experiment, experiment, f"--prepared {experiment.prepared}")
-    return shards
+    opened = []
+    for part in parts_of(experiment, Path(experiment.prepared)):
+        shards = Shards(part.folder)
+        check_facts(shards.manifest.experiment, part, f"--prepared {part.folder}")
+        opened.append(shards)
+    return opened
 
 
 def check_tokenizer(shards: Shards, digest: str, whose: str) -> None:
