@@ -46,7 +46,7 @@ def first_step(experiment: Path, run: Path) -> float:
         jax.block_until_ready(step())
         raise Done
 
-    profiling.Profile.run = stop  # noqa: B010: a method may not be assigned to
+    profiling.Profile.run = stop
     try:
         main(["train", str(experiment), "--workdir", str(run)])
     except Done:

@@ -103,7 +103,7 @@ def translate_lines(
 ) -> None:
     """Chunk by chunk, as lines arrive."""
     from transformer_jax.translation import Translation, Translator
-    from transformer_jax.translation.translator import WINDOW
+    from transformer_jax.translation.engine import WINDOW
 
     align = translator.align if isinstance(translator, Translator) else None
     writer = Writer(translator.decoding.nbest, files, wishes, stack, align)

@@ -38,6 +38,8 @@ from transformer_jax.translation.ensembles import Ensemble
 from transformer_jax.translation.settings import settings_of, strategy_of
 from transformer_jax.translation.shapes import Request, Shape, Shapes
 
+WINDOW = 16  # batches of lines that are looked at together, so that like lengths meet
+
 
 @dataclasses.dataclass(frozen=True)
 class Output:

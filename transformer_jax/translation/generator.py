@@ -14,14 +14,12 @@ from transformer_jax.data.tokenizer import Tokenizers, is_text
 from transformer_jax.errors import InputError
 from transformer_jax.inference import decoding_parameters
 from transformer_jax.models import Parameters, Transformer
-from transformer_jax.translation.engine import Engine, Output
+from transformer_jax.translation.engine import WINDOW, Engine, Output
 from transformer_jax.translation.ensembles import Ensemble, check_vocabulary
 from transformer_jax.translation.loading import load_members
 from transformer_jax.translation.results import Hypothesis, Line, Part, Translation
 from transformer_jax.translation.shapes import Request, Shapes
 from transformer_jax.translation.spelling import Spelling
-
-WINDOW = 16  # batches of lines that are looked at together
 
 
 class Generator:

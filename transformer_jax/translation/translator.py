@@ -21,7 +21,7 @@ from transformer_jax.errors import InputError
 from transformer_jax.inference import decoding_parameters
 from transformer_jax.models import Parameters
 from transformer_jax.pretrained import decoding_of, load_pretrained
-from transformer_jax.translation.engine import Engine, Output
+from transformer_jax.translation.engine import WINDOW, Engine, Output
 from transformer_jax.translation.ensembles import Ensemble, networks_of, paired
 from transformer_jax.translation.forcing import AttendedSentence, Forcing, PairScore
 from transformer_jax.translation.joining import Joiner
@@ -31,8 +31,6 @@ from transformer_jax.translation.results import Hypothesis, Line, Translation
 from transformer_jax.translation.shapes import Request, Shapes
 from transformer_jax.translation.spelling import allowed_tokens
 from transformer_jax.translation.splitting import SourcePart
-
-WINDOW = 16  # batches of lines that are looked at together
 
 _log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from transformer_jax.config import HuggingFaceDataset
-from transformer_jax.data.sources.records import check_fields, examples_of, labels_of, outermost
+from transformer_jax.data.sources.records import check_fields, labels_of, outermost, texts_of
 from transformer_jax.data.sources.source import Example
 from transformer_jax.errors import InputError, first_line
 from transformer_jax.extras import load_extra
@@ -26,9 +26,7 @@ def read_hugging_face(data: HuggingFaceDataset, split: str) -> Iterator[Example]
     check_fields(data.source, data.target, known, repr(data.name))
     labels = labels_of(chosen.features, fields, datasets.ClassLabel)
     records = chosen.with_format(None).select_columns(sorted(outermost(fields, known)))
-    yield from examples_of(
-        records, data.source, data.target, labels, f"data: split {split!r} of {data.name!r}, example"
-    )
+    yield from texts_of(records, data.source, data.target, labels, f"data: split {split!r} of {data.name!r}, example")
 
 
 def _load(datasets: Any, data: HuggingFaceDataset, split: str) -> Any:

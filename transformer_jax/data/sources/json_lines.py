@@ -8,7 +8,7 @@ from typing import Any
 from transformer_jax.config import JsonLines
 from transformer_jax.config.sources import Files
 from transformer_jax.data.sources.reading import lines, paths
-from transformer_jax.data.sources.records import examples_of
+from transformer_jax.data.sources.records import texts_of
 from transformer_jax.data.sources.source import Example
 from transformer_jax.errors import InputError
 
@@ -21,7 +21,7 @@ def read_json_lines(data: JsonLines, files: Files) -> Iterator[Example]:
             field, or has neither text nor a number in it.
     """
     for path in paths(data.dir, files):
-        yield from examples_of(_records(path), data.source, data.target, {}, f"{path}, line")
+        yield from texts_of(_records(path), data.source, data.target, {}, f"{path}, line")
 
 
 def _records(path: Path) -> Iterator[Any]:

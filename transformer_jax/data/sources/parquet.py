@@ -7,7 +7,7 @@ from typing import Any
 from transformer_jax.config import Parquet
 from transformer_jax.config.sources import Files
 from transformer_jax.data.sources.reading import opening, paths
-from transformer_jax.data.sources.records import check_fields, examples_of, outermost
+from transformer_jax.data.sources.records import check_fields, outermost, texts_of
 from transformer_jax.data.sources.source import Example
 from transformer_jax.errors import InputError
 from transformer_jax.extras import load_extra
@@ -23,7 +23,7 @@ def read_parquet(data: Parquet, files: Files) -> Iterator[Example]:
             a number in it.
     """
     for path in paths(data.dir, files):
-        yield from examples_of(_records(data, path), data.source, data.target, {}, f"{path}, row")
+        yield from texts_of(_records(data, path), data.source, data.target, {}, f"{path}, row")
 
 
 def _records(data: Parquet, path: Path) -> Iterator[dict[str, Any]]:

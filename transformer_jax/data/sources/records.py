@@ -16,9 +16,7 @@ class _RecordError(ValueError):
     """What is wrong with a record, without its place."""
 
 
-def examples_of(
-    records: Iterable[Any], source: str | None, target: str, labels: Labels, place: str
-) -> Iterator[Example]:
+def texts_of(records: Iterable[Any], source: str | None, target: str, labels: Labels, place: str) -> Iterator[Example]:
     """The texts in two fields of each record, or in one for plain text; numbers become their decimal text.
 
     Args:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from transformer_jax.config import TensorflowDataset
-from transformer_jax.data.sources.records import check_fields, examples_of, labels_of
+from transformer_jax.data.sources.records import check_fields, labels_of, texts_of
 from transformer_jax.data.sources.source import Example
 from transformer_jax.errors import InputError
 
@@ -29,9 +29,7 @@ def read_tensorflow_dataset(data: TensorflowDataset, split: str) -> Iterator[Exa
     features = builder.info.features
     check_fields(data.source, data.target, list(features), repr(data.name))
     labels = labels_of(features, (data.source, data.target), _label_kind())
-    yield from examples_of(
-        examples, data.source, data.target, labels, f"data: split {split!r} of {data.name!r}, example"
-    )
+    yield from texts_of(examples, data.source, data.target, labels, f"data: split {split!r} of {data.name!r}, example")
 
 
 def _builder(data: TensorflowDataset) -> Any:
