@@ -69,9 +69,9 @@ def first_translation(run: Path) -> float:
 
 def measured(options: argparse.Namespace) -> dict[str, Any]:
     """In a process of its own: the seconds since it was asked for, and what was compiled."""
-    from transformer_jax.cli.main import keep_compiled
+    from transformer_jax.cli.main import set_up_process
 
-    keep_compiled()  # before jax is imported, as the command line does
+    set_up_process()
     import jax
 
     compiled: list[float] = []

@@ -120,7 +120,7 @@ def _timed(name: str, corpus: Corpus, chosen: np.ndarray) -> dict[str, Any]:
 def write_shards(pairs: Pairs, tokenizers: Tokenizers, folder: Path) -> None:
     """All pairs in one shard, with what a folder of shards has beside it."""
     tokens = tokenise(pairs, tokenizers, folder)
-    shard = write_shard(folder, 0, tokens, "<u4", pairs.digest)
+    shard = write_shard(folder, 0, tokens, "<u4", pairs.digest, tokenizers.digest)
     Manifest(
         plain=False,
         per_shard=len(pairs),

@@ -15,8 +15,11 @@ os.environ["XLA_FLAGS"] = " ".join(
     ]
 )
 
+import gc
+
 import jax
 
+gc.set_threshold(50_000, 20, 20)  # a tenth of the time goes there otherwise
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

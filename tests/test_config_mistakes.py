@@ -32,12 +32,16 @@ from transformer_jax.config import (
     SacrebleuSet,
     Schedule,
     ScheduleFree,
+    SpanCorruption,
     StabilityConfig,
+    Task,
     TextFiles,
     TokenizerConfig,
     TrainingConfig,
     TsvFiles,
 )
+
+SPANS = MixtureConfig(tasks=(Task(data=PlainText(), objective=SpanCorruption()),))
 
 MISTAKES = [
     (StabilityConfig, {"max_skipped": 0}, ["max_skipped=0", "above 0"]),
@@ -172,7 +176,26 @@ MISTAKES = [
         },
         ["tokenizer.sampling=0.1", "pairs", "'causal'"],
     ),
+    (
+        experiment,
+        {"tokenizer": TokenizerConfig(joint=False), "model": ModelConfig(share_embeddings="target"), "mixture": SPANS},
+        ["tokenizer.joint=False", "'spans'", "one vocabulary"],
+    ),
+    (
+        experiment,
+        {
+            "objective": Classification(labels=("even", "odd")),
+            "model": ModelConfig(decoder_layers=0, classes=2),
+            "mixture": MixtureConfig(tasks=(Task(data=TextFiles(), objective=Classification(labels=("odd", "even"))),)),
+        },
+        ["('even', 'odd') and ('odd', 'even')", "the same order"],
+    ),
     (MixtureConfig, {"rate": 2.0}, ["rate=2.0", "no tasks"]),
+    (
+        MixtureConfig,
+        {"tasks": (Task(data=PlainText(), rate=1.0),), "rate": 2.0, "temperature": 5.0},
+        ["temperature=5.0", "rates are given"],
+    ),
     (MixtureConfig, {"temperature": 5.0}, ["temperature=5.0", "no tasks"]),
     (
         experiment,

@@ -8,6 +8,7 @@ from transformer_jax.cli.main import main
 from transformer_jax.config import ProcessesConfig
 from transformer_jax.errors import FAILED_CHECK
 from transformer_jax.training import reproduction
+from transformer_jax.training.moved import Moved
 from transformer_jax.training.reproduction import Difference, Outcome
 
 
@@ -30,7 +31,7 @@ def asked(monkeypatch):
 
 def test_the_same_bits(run, asked, capsys):
     assert main(["reproduce", str(run)]) == 0
-    nothing = {"data_dir": None, "until": None, "processes_config": ProcessesConfig()}
+    nothing = {"places": Moved(), "until": None, "processes_config": ProcessesConfig()}
     assert (asked.run, asked.output, asked.others) == (run, None, nothing)
     told = "the same to the bit: 5 lines of metrics, 7 leaves of the checkpoint of step 30\nagain\n"
     assert capsys.readouterr().out == told
@@ -38,11 +39,13 @@ def test_the_same_bits(run, asked, capsys):
 
 def test_a_difference_and_every_flag(run, asked, capsys):
     asked.difference = Difference(20, "train/loss", "1.5", "1.25")
-    flags = "--output again --data.dir there --until 30 --processes.coordinator a:1 --processes.count 2"
-    assert main(["reproduce", str(run), *flags.split(), "--processes.index", "1"]) == FAILED_CHECK
+    flags = "--output again --data.dir there --held-out.dir out --tasks.dir a b --prepared p --until 30"
+    launch = "--processes.coordinator a:1 --processes.count 2 --processes.index 1"
+    assert main(["reproduce", str(run), *flags.split(), *launch.split()]) == FAILED_CHECK
     processes = ProcessesConfig(coordinator="a:1", count=2, index=1)
     assert (asked.run, asked.output) == (run, Path("again"))
-    assert asked.others == {"data_dir": "there", "until": 30, "processes_config": processes}
+    places = Moved(data="there", held_out="out", tasks=("a", "b"), prepared="p")
+    assert asked.others == {"places": places, "until": 30, "processes_config": processes}
     first, *rows, last = capsys.readouterr().out.splitlines()
     assert first == "5 lines of metrics are the same; then step 20, train/loss: 1.5 in the run, 1.25 here"
     assert [row.split() for row in rows] == [["the", "run", "here"], ["*", "jax", "0.9", "0.10"], ["numpy", "2", "2"]]

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import sys
+import zlib
 
 import pytest
 import writers
@@ -34,6 +35,16 @@ def test_compression_that_is_broken_at_any_point(suffix, tmp_path):
         assert f"{file}: broken " in mistake(data)
     file.write_bytes(whole + bytes(3) + whole + bytes(5))  # two streams, filled up
     assert len(load_pairs(data, "train")) == 10
+
+
+@pytest.mark.parametrize("zeros", [512, 70_000])
+def test_zeros_behind_a_stream_may_be_read_apart_from_it(zeros, tmp_path):
+    """They begin with the next 64 KiB, or fill more than those."""
+    stored = zlib.compressobj(0, wbits=zlib.MAX_WBITS + 16)
+    whole = stored.compress(b"a" * (2**16 - 28)) + stored.flush()
+    assert len(whole) == 2**16
+    (tmp_path / "a.gz").write_bytes(whole + bytes(zeros))
+    assert len(load_pairs(PlainText(dir=str(tmp_path), train="a.gz"), "train")) == 1
 
 
 def test_the_line_of_broken_compression_and_text_is_named(tmp_path):
@@ -76,6 +87,7 @@ def test_files_that_are_missing_or_no_files(data, tmp_path):
         ("[1]", ["line 2: list where an object has to be, with a field 'source'"]),
         ('{"source": "x", "text": "y"}', ["line 2: there is no field 'target'; there are 'source', 'text'"]),
         ('{"source": "x", "target": null}', ["line 2: 'target' is null, not text or a number"]),
+        ('{"source": "x", "target": NaN}', ["line 2: 'target' is nan, not text or a number"]),
         ('{"source": ["x"], "target": "y"}', ["line 2: 'source' is list, not text or a number"]),
         ('{"source": "\\ud800", "target": "y"}', ["line 2: 'source' is '\\ud800'", "surrogates"]),
     ],

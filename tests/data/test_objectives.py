@@ -230,6 +230,19 @@ def test_a_vocabulary_without_enough_masks_says_how_many_it_takes(make):
         make(PLAIN, SpanCorruption(share=0.15, length=2.0), batch=long)
 
 
+def test_what_reads_and_writes_one_text_needs_one_vocabulary(tokenizers, tmp_path: Path):
+    config = TokenizerConfig(masks=7, joint=False)
+    other = train_tokenizers(config, ModelConfig(vocab_size=53, share_embeddings="target"), TEXTS, TEXTS)
+    two = Tokenizers(other.source, tokenizers.target)
+    for pairs, objective in (
+        (PLAIN, SpanCorruption()),
+        (PLAIN, MaskedLanguageModel()),
+        (PAIRS, CausalLanguageModel(prompted=True)),
+    ):
+        with pytest.raises(InputError, match=f"'{objective.kind}': the checkpoint has a vocabulary for each side"):
+            examples_of(pairs, objective, two, BATCH, 3, tmp_path)
+
+
 def test_a_label_that_there_is_not_is_named(make):
     with pytest.raises(InputError, match=r"example 1: 'bee' is none of objective\.labels=\('ape', 'cat'\)"):
         make(Pairs(TEXTS[:1], ["bee"]), Classification(labels=("ape", "cat")))

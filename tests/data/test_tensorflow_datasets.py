@@ -10,6 +10,7 @@ import pytest
 
 from transformer_jax.config import TensorflowDataset
 from transformer_jax.data.sources import Pairs, load_pairs
+from transformer_jax.data.sources.records import texts_of
 from transformer_jax.errors import InputError
 
 
@@ -106,6 +107,15 @@ def test_labels_are_called_by_their_names_and_numbers_are_decimal(prepared: Path
     assert load_pairs(data, "test") == Pairs(["two"], ["even"])
     assert sorted(load_pairs(data, "train").examples()) == [("five", "odd"), ("one", "odd")]
     assert load_pairs(replace(data, source=None, target="size"), "test") == Pairs(None, ["4"])
+
+
+def test_a_number_below_0_is_no_label():
+    with pytest.raises(
+        InputError, match=r"row 1: 'even' is -1: a number below 0 stands for no label; see data\.source"
+    ):
+        list(
+            texts_of([{"en": "two", "even": np.int64(-1)}], "en", "even", {"even": ["odd", "even"].__getitem__}, "row")
+        )
 
 
 def test_an_unknown_split_and_feature_name_what_there_is(prepared: Path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -91,6 +92,28 @@ def test_shards_of_tasks_are_verified_and_made_again(mixed, shards, capsys):
     assert main(["verify", str(shards)]) == 0
 
 
+def test_killed_between_two_parts_and_begun_again_it_is_the_same(mixed, shards, tmp_path):
+    half = shutil.copytree(shards, tmp_path / "half")
+    shutil.rmtree(half / "task-0")
+    (half / "task-0" / ".tokenizer.abc").mkdir(parents=True)
+    prepare(mixed, half, per_shard=5)
+    files = [path for path in sorted(shards.rglob("*")) if path.is_file() and path.name != ".lock"]
+    assert len(files) > 12
+    for file in files:
+        assert (half / file.relative_to(shards)).read_bytes() == file.read_bytes()
+    assert not list((half / "task-0").glob(".tokenizer*"))
+
+
+def test_where_text_is_missing_the_flag_of_its_owner_is_named(mixed, tmp_path):
+    (tmp_path / "text.txt").unlink()
+    for make in (load_splits, lambda experiment: prepare(experiment, tmp_path / "shards")):
+        with pytest.raises(InputError, match=r"text\.txt: no such file; .* with --mixture\.tasks\.0\.data\.dir"):
+            make(mixed)
+    held_out = dataclasses.replace(mixed, mixture=MixtureConfig(), held_out=PlainText(dir="none", test="test.txt"))
+    with pytest.raises(InputError, match=r"none/test\.txt: no such file; .* with --held-out\.dir"):
+        load_splits(held_out)
+
+
 def test_shards_are_for_the_tasks_they_were_made_with(mixed, shards):
     (task,) = mixed.mixture.tasks
     alone = dataclasses.replace(mixed, mixture=MixtureConfig(), prepared=str(shards))
@@ -109,7 +132,7 @@ def test_shards_are_for_the_tasks_they_were_made_with(mixed, shards):
 
 def test_a_task_without_text_is_named_before_anything_is_made(mixed, tmp_path):
     (tmp_path / "text.txt").write_text("")
-    with pytest.raises(InputError, match=r"task 0\.train: nothing is left to be prepared"):
+    with pytest.raises(InputError, match=r"mixture\.tasks\.0\.data\.train: nothing is left to be prepared"):
         prepare(mixed, tmp_path / "shards")
     assert not (tmp_path / "shards" / "tokenizer").exists()
 
@@ -120,7 +143,8 @@ def test_filters_are_for_all_that_is_mixed(mixed):
     splits = load_splits(long)
     assert list(splits.mixed[0].targets) == [f"{text} {text}" for text in texts]  # two words at least
     assert len(splits.train) < len(load_splits(mixed).train)
-    with pytest.raises(InputError, match=r"task 0\.train: no pair passes the filters"):
+    assert [report.kept for report in splits.reports] == [len(splits.train), 7]
+    with pytest.raises(InputError, match=r"mixture\.tasks\.0\.data\.train: no pair passes the filters"):
         load_splits(dataclasses.replace(mixed, filters=FilterConfig(max_length=1)))
 
 

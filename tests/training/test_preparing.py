@@ -116,13 +116,15 @@ def test_killed_at_any_moment_and_begun_again_it_is_the_same(pairs, shards, tmp_
     places = [str(Path(__file__).parents[2]), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
     command = [sys.executable, str(program), pairs.dir, str(tmp_path / "out"), str(count)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
+    codes = []
     moments = ["preparing.json", "tokenizer", "tokens-00000.json", "tokens-00002.json"]
     for moment in moments if count == 1 else [*moments, "tokens-00004.json"]:
         process = subprocess.Popen(command, env=environment)
         while process.poll() is None and not (tmp_path / "out" / moment).exists():
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        codes.append(process.wait())
+    assert -signal.SIGKILL in codes  # which late moments leave no time for
     assert subprocess.run(command, env=environment, check=False).returncode == 0
     assert contents(tmp_path / "out") == contents(shards)
 
@@ -215,6 +217,10 @@ class TestMistakes:
         manifest = json.loads((tmp_path / "shards" / "prepared.json").read_text())
         facts = {**manifest["experiment"], "tokenizer": None, "vocab_size": None, "source_vocab_size": None}
         (tmp_path / "shards" / "prepared.json").write_text(json.dumps({**manifest, "experiment": facts}))
+        started = experiment(pairs, init_from=str(tmp_path / "start"), model=ModelConfig(dropout=0.1))
+        (tmp_path / "shards" / "preparing.json").write_text(json.dumps(facts))
+        with pytest.raises(InputError, match=rf"and that of {tmp_path}/start is"):
+            prepare(started, tmp_path / "shards", per_shard=PER_SHARD)
         chosen = experiment(
             pairs, init_from=str(tmp_path / "start"), prepared=str(tmp_path / "shards"), model=ModelConfig(dropout=0.1)
         )
@@ -247,6 +253,22 @@ class TestMistakes:
         assert [len(own) for own in open_shards(experiment(moved, prepared=str(tmp_path / "shards")))] == [
             len(WORDS) * 9
         ]
+
+    def test_what_another_tokenizer_made_is_made_again(self, pairs, shards, tmp_path):
+        folder = shutil.copytree(shards, tmp_path / "other")
+        (folder / "tokenizer" / "joint.model").write_bytes(b"no model")
+        with pytest.raises(InputError, match=r"not a SentencePiece model; take .*/other/tokenizer away, and the same"):
+            prepare(experiment(pairs), folder, per_shard=PER_SHARD)
+        shutil.rmtree(folder / "tokenizer")
+        fewer = dataclasses.replace(experiment(pairs).model, vocab_size=9)
+        prepare(experiment(pairs, model=fewer), folder, per_shard=PER_SHARD)
+        assert Shards(folder).manifest.tokenizer != Shards(shards).manifest.tokenizer
+        assert Shards(folder).manifest.digest == Shards(shards).manifest.digest
+        tokens, tokenizers = Shards(folder).take(np.arange(7)), Tokenizers.load(folder / "tokenizer")
+        assert tokenizers.source.decode(tokens.source) == list(load_pairs(pairs, "train").sources[:7])
+        shutil.rmtree(folder / "tokenizer")
+        prepare(experiment(pairs), folder, per_shard=PER_SHARD)
+        assert contents(folder) == contents(shards)
 
     def test_a_mistake_before_anything_is_made_can_be_mended(self, pairs, tmp_path):
         wrong = dataclasses.replace(experiment(pairs).model, vocab_size=999)
@@ -300,6 +322,8 @@ class TestMistakes:
         (tmp_path / "thing").write_text("mine")
         with pytest.raises(InputError, match="not empty; choose another --output"):
             prepare(experiment(pairs), tmp_path)
+        with pytest.raises(InputError, match=r"thing: cannot make the folder: File exists; choose another --output"):
+            prepare(experiment(pairs), tmp_path / "thing")
         (tmp_path / "begun" / ".preparing.json.abc").mkdir(parents=True)
         prepare(experiment(pairs), tmp_path / "begun", per_shard=SIZE)
         assert not list((tmp_path / "begun").glob(".preparing*"))

@@ -31,6 +31,7 @@ from transformer_jax.runs import RunFolder
 from transformer_jax.training import data as datasets
 from transformer_jax.training import loop, manifest, reproduction
 from transformer_jax.training.metrics import read
+from transformer_jax.training.moved import Moved
 from transformer_jax.training.reproduction import reproduce
 
 STEPS = 7
@@ -123,7 +124,7 @@ def test_a_step_to_stop_after_is_saved_and_nothing_is_reported(halfway):
 
 def test_the_same_bits(run, data):
     """Of a run in two sessions, trained again in one."""
-    outcome = reproduce(run, data_dir=str(data))
+    outcome = reproduce(run, places=Moved(data=str(data)))
     assert outcome.output == run.with_name("run-reproduced")
     assert (outcome.code, outcome.difference) == (0, None)
     assert steps_of(run) == [2, 3, 4, 6, 6, 7, 7]
@@ -231,10 +232,12 @@ class TestRefused:
     def test_an_edited_file_of_the_data(self, file, split, run, data):
         change(data / file, "a", "b")
         recorded = runs.recorded_digests(RunFolder(run))[f"{split} data"]
-        self.check(run, data / file, f"not the {split} data of the run", recorded, data_dir=str(data))
+        self.check(run, data / file, f"not the {split} data of the run", recorded, places=Moved(data=str(data)))
 
     def test_missing_data(self, run, tmp_path):
-        self.check(run, tmp_path / "none" / "train.a", "no such file", "--data.dir", data_dir=str(tmp_path / "none"))
+        self.check(
+            run, tmp_path / "none" / "train.a", "no such file", "--data.dir", places=Moved(data=str(tmp_path / "none"))
+        )
 
     def test_another_tokenizer(self, run, experiment):
         foreign_tokenizer(run, experiment)
@@ -271,7 +274,7 @@ class TestRefused:
 
     def test_data_that_is_in_no_folder(self, tmp_path):
         runs.start(tmp_path / "run", Experiment(data=Numerals(), training=TrainingConfig(steps=3)))
-        self.check(tmp_path / "run", "--data.dir x: data of kind numerals is in no folder", data_dir="x")
+        self.check(tmp_path / "run", "--data.dir x: data of kind numerals is in no folder", places=Moved(data="x"))
 
 
 @pytest.mark.parametrize(

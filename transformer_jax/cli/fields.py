@@ -59,6 +59,9 @@ def _single(part: Any, prefix: str = "") -> Iterator[tuple[str, _Field]]:
         members = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
         if dataclasses.is_dataclass(value):
             yield from _single(value, f"{prefix}{field.name}.")
+        elif isinstance(value, tuple) and any(map(dataclasses.is_dataclass, value)):
+            for number, item in enumerate(value):
+                yield from _single(item, f"{prefix}{field.name}.{number}.")
         elif not any(typing.get_origin(member) is tuple for member in members):
             yield prefix + field.name, _Field(hint, value)
 

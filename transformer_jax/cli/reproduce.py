@@ -20,6 +20,9 @@ def reproduce(
     run: Run,
     output: Path | None = None,
     data_dir: Annotated[str | None, tyro.conf.arg(name="data.dir")] = None,
+    held_out_dir: Annotated[str | None, tyro.conf.arg(name="held-out.dir")] = None,
+    tasks_dir: Annotated[tuple[str, ...], tyro.conf.arg(name="tasks.dir")] = (),
+    prepared: str | None = None,
     until: int | None = None,
     processes: ProcessesConfig = ProcessesConfig(),  # noqa: B008  # frozen
 ) -> int:
@@ -32,14 +35,19 @@ def reproduce(
         run: the run folder; it is read only.
         output: the new folder; None is RUN-reproduced beside it.
         data_dir: the folder of the experiment's data, where it has moved.
+        held_out_dir: that of its data for validation and test, where it has some of its own.
+        tasks_dir: those of the tasks of its mixture, one for each.
+        prepared: the folder of its token shards.
         until: the last step; None is as far as the run has come, whether it is over or not.
         processes: how the processes of the new run find each other.
     """
     open_run(run)  # what is no run is told before jax is imported
     from transformer_jax.processes import is_coordinator
     from transformer_jax.training import reproduction
+    from transformer_jax.training.moved import Moved
 
-    outcome = reproduction.reproduce(run, output, data_dir=data_dir, until=until, processes_config=processes)
+    places = Moved(data=data_dir, held_out=held_out_dir, tasks=tasks_dir, prepared=prepared)
+    outcome = reproduction.reproduce(run, output, places=places, until=until, processes_config=processes)
     if is_coordinator():
         print(outcome)
         print(outcome.output)

@@ -63,7 +63,13 @@ class Experiment:
             not self.tokenizer.sampling or any(map(reads_pairs, objectives)),
             f"tokenizer.sampling={self.tokenizer.sampling}: of pairs, not of what objective.kind={kind!r} learns from",
         )
-        if any(isinstance(objective, Classification) for objective in objectives):
+        labels = {objective.labels: None for objective in objectives if isinstance(objective, Classification)}
+        require(
+            len(labels) <= 1,
+            f"objective.labels: {' and '.join(map(str, labels))}: a model has one head; give all the same, in the same "
+            "order",
+        )
+        if labels:
             _check_filters(self.filters)
         require(
             not isinstance(self.optimizer, ScheduleFree) or self.schedule.kind == "constant",
@@ -77,6 +83,12 @@ class Experiment:
         require(
             joint or model.share_embeddings in ("target", "none"),
             "tokenizer.joint=False needs model.share_embeddings of 'target' or 'none'",
+        )
+        one = [objective.kind for objective in objectives if not isinstance(objective, Translation)]
+        require(
+            joint or not one,
+            f"tokenizer.joint=False: objective.kind={one[0] if one else None!r} has one vocabulary; only translation "
+            "has two",
         )
         require(
             not self.tokenizer.joint or self.init_from is not None or model.source_vocab_size is None,

@@ -33,5 +33,9 @@ class MixtureConfig:
             require(bool(self.tasks) or value == default, f"{name}={value}: there are no tasks to mix with")
         if self.rate is not None:
             require_positive(self, "rate")
+        require(
+            self.rate is None or self.temperature == 1,
+            f"temperature={self.temperature}: of numbers of examples, and rates are given; leave out one of the two",
+        )
         given = [rate is not None for rate in (self.rate, *(task.rate for task in self.tasks))]
         require(all(given) or not any(given), "rate: give it to all that is mixed, or to none")

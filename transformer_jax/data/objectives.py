@@ -137,9 +137,14 @@ def objective_of(config: ObjectiveConfig, tokenizers: Tokenizers, limits: Limits
         plain: whether its texts have no sources.
 
     Raises:
-        InputError: on texts that are plain and should not be, or the other way round; on a vocabulary without masks.
+        InputError: on texts that are plain and should not be, or the other way round; on a vocabulary without masks,
+            and on two where there has to be one.
     """
     check_kind(config, plain=plain)
+    if not tokenizers.joint and not isinstance(config, Translation | Classification):
+        raise InputError(
+            f"objective.kind={config.kind!r}: the checkpoint has a vocabulary for each side; it needs one for both"
+        )
     text, special = tokenizers.target, tokenizers.target.special
     room = limits[0] - special.frames, limits[1] - special.frames
     match config:

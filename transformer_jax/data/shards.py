@@ -16,7 +16,7 @@ from transformer_jax.data.tokenizer import Tokenizers
 from transformer_jax.errors import InputError
 from transformer_jax.files import digest_of, write_atomically, written_whole
 
-FORMAT = 2
+FORMAT = 3
 LENGTHS = "lengths.npy"
 TOKENIZER = "tokenizer"
 MANIFEST = "prepared.json"
@@ -38,6 +38,7 @@ class Shard:
     sha256: str
     lengths: str  # the sha256 of the file of its lengths
     texts: str  # the sha256 of the examples it was made of
+    tokenizer: str  # the digest of the tokenizers it was made with
 
     def to_json(self) -> str:
         """As the file beside a shard holds it."""
@@ -107,7 +108,7 @@ def task_path(folder: Path, number: int) -> Path:
     return folder / f"task-{number}"
 
 
-def write_shard(folder: Path, index: int, tokens: Tokens, dtype: str, texts: str) -> Shard:
+def write_shard(folder: Path, index: int, tokens: Tokens, dtype: str, texts: str, tokenizer: str) -> Shard:
     """Writes a shard and its lengths, each whole or not at all, and in the end the file that says it is done.
 
     A record holds the ids of the source and then those of the target; how many they are stands among the lengths.
@@ -127,7 +128,9 @@ def write_shard(folder: Path, index: int, tokens: Tokens, dtype: str, texts: str
     with written_whole(lengths) as temporary:
         np.save(temporary, tokens.lengths.astype(np.int32))
     source, target = tokens.lengths.sum(axis=0).tolist()
-    shard = Shard(len(tokens), source, target, path.stat().st_size, digest_of(path), digest_of(lengths), texts)
+    shard = Shard(
+        len(tokens), source, target, path.stat().st_size, digest_of(path), digest_of(lengths), texts, tokenizer
+    )
     write_atomically(path.with_suffix(".json"), shard.to_json())
     return shard
 

@@ -1,5 +1,6 @@
 """What processes do that make token shards side by side."""
 
+import functools
 import multiprocessing
 import os
 import threading
@@ -17,16 +18,22 @@ from transformer_jax.data.sources import Example
 from transformer_jax.data.tokenizer import Tokenizers
 from transformer_jax.errors import InputError
 
-_opened: dict[Path, Tokenizers] = {}  # by folder, once for each process
+
+@functools.lru_cache(maxsize=1)  # once for each process
+def _opened(folder: Path, digest: str) -> Tokenizers:
+    """The tokenizers of a folder, which are known."""
+    tokenizers = Tokenizers.load(folder)
+    assert tokenizers.digest == digest
+    return tokenizers
 
 
 def make_shard(
-    tokenizers: Path, folder: Path, index: int, examples: Sequence[Example], dtype: str, texts: str
+    tokenizers: tuple[Path, str], folder: Path, index: int, examples: Sequence[Example], dtype: str, texts: str
 ) -> Shard:
     """Tokenises the examples of a shard and writes it.
 
     Args:
-        tokenizers: the folder of the tokenizers.
+        tokenizers: their folder and digest.
         folder: of the shards.
         index: of the shard.
         examples: pairs, or all of them plain texts.
@@ -36,10 +43,11 @@ def make_shard(
     Raises:
         InputError: when it cannot be written.
     """
-    both = _opened[tokenizers] = _opened.get(tokenizers) or Tokenizers.load(tokenizers)
+    both = _opened(*tokenizers)
     sources = [source for source, _ in examples if source is not None]
     target = encode(both.target, [text for _, text in examples])
-    return write_shard(folder, index, Tokens(encode(both.source, sources) if sources else None, target), dtype, texts)
+    tokens = Tokens(encode(both.source, sources) if sources else None, target)
+    return write_shard(folder, index, tokens, dtype, texts, both.digest)
 
 
 @contextmanager

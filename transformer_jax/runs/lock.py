@@ -19,21 +19,26 @@ class InUseError(InputError):
 
 
 @contextlib.contextmanager
-def lock(workdir: str | Path) -> Iterator[None]:
-    """Keeps other processes from this run folder; the operating system lets go when the process dies.
+def lock(workdir: str | Path, flag: str = "--workdir") -> Iterator[None]:
+    """Keeps other processes from this folder; the operating system lets go when the process dies.
+
+    Args:
+        workdir: the folder, made if need be.
+        flag: what chooses another one, for messages.
 
     Raises:
         InUseError: when another process holds it; it names the folder and that process.
+        InputError: when it cannot be made.
     """
     path = Path(workdir)
-    make_folder(path)
+    make_folder(path, flag)
     holder = path / _HOLDER
     guard = filelock.FileLock(path / ".lock")
     try:
         guard.acquire(timeout=0)
     except filelock.Timeout:
         who = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
-        raise InUseError(f"{path}: in use by {who}; wait for it or choose another --workdir") from None
+        raise InUseError(f"{path}: in use by {who}; wait for it or choose another {flag}") from None
     try:
         write_atomically(holder, f"process {os.getpid()} on {socket.gethostname()}")
         yield
@@ -59,7 +64,7 @@ def is_in_use(workdir: str | Path) -> bool:
     return True
 
 
-def make_folder(path: Path) -> None:
+def make_folder(path: Path, flag: str = "--workdir") -> None:
     """Makes a folder, and those above it.
 
     Raises:
@@ -68,4 +73,4 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{path}: cannot make the run folder: {error.strerror}; choose another --workdir") from None
+        raise InputError(f"{path}: cannot make the folder: {error.strerror}; choose another {flag}") from None

@@ -106,11 +106,11 @@ def _check(sweep: Sweep, point: Point) -> None:
 
 
 def _with_values(experiment: Experiment, values: Mapping[str, Value]) -> Experiment:
-    tree: dict[str, Any] = json.loads(to_json(experiment))
+    tree: Any = json.loads(to_json(experiment))
     for name, value in values.items():
         *parents, field = name.split(".")
         branch = tree
         for parent in parents:
-            branch = branch[parent]
+            branch = branch[int(parent) if isinstance(branch, list) else parent]
         branch[field] = value
     return from_json(json.dumps(tree))

@@ -23,7 +23,7 @@ from transformer_jax.data.laps import laps_of
 from transformer_jax.data.pipeline import Pipeline
 from transformer_jax.data.reservoir import sample
 from transformer_jax.data.shards import TOKENIZER, Shards
-from transformer_jax.data.sources import Example, Pairs, Split, load_pairs, place_of
+from transformer_jax.data.sources import Example, Pairs, Split, load_pairs, naming, place_of
 from transformer_jax.data.tokenizer import Tokenizers, train_tokenizers
 from transformer_jax.errors import InputError
 from transformer_jax.files import write_atomically, written_whole
@@ -44,7 +44,7 @@ class Splits:
     validation: Pairs | None
     test: Pairs | None
     mixed: tuple[Pairs | Shards, ...] = ()
-    report: Report | None = None  # of the filters, where there are some
+    reports: tuple[Report, ...] = ()  # of the filters, where there are some: of the experiment's data and each task's
 
     def digests(self) -> dict[str, str]:
         """The identity of each that there is, as environment.json records it."""
@@ -84,10 +84,7 @@ def load(experiment: Experiment, folder: RunFolder, mesh: Mesh) -> Data:
     _check_alike(digests if weights is None else {**digests, INITIAL: weights})
     # Before anything is tokenised: a run that is refused has nothing new in its folder.
     processes.on_coordinator(lambda: runs.check_digests(folder, digests))
-    if splits.report is not None:
-        said = splits.report
-        say(str(said))
-        processes.on_coordinator(lambda: write_atomically(folder.filters, said.to_json()))
+    processes.on_coordinator(lambda: _tell_dropped(folder, splits.reports))
     processes.on_coordinator(lambda: _make_tokenizers(experiment, folder, splits))
     tokenizers = Tokenizers.load(folder.tokenizer)
     for shards in (splits.train, *splits.mixed):
@@ -107,40 +104,46 @@ def load_splits(experiment: Experiment) -> Splits:
     Raises:
         InputError: on data that is missing, damaged or empty, also once it is filtered.
     """
-    trained, report = _texts(experiment) if experiment.prepared is None else (open_shards(experiment), None)
+    trained, reports = _texts(experiment) if experiment.prepared is None else (open_shards(experiment), [])
     held_out = "data" if experiment.held_out is None else "held_out"
-    validation, test = (load_pairs(experiment.data_of(split), split) for split in ("validation", "test"))
+    with naming(held_out.replace("_", "-")):
+        validation, test = (load_pairs(experiment.data_of(split), split) for split in ("validation", "test"))
     if validation is None and (experiment.training.patience is not None or experiment.evaluation.metric != "loss"):
         raise InputError(f"{held_out}.validation: early stopping and the best checkpoint need validation pairs")
     _check_some(validation, experiment.data_of("validation"), "validation", held_out)
     _check_some(test, experiment.data_of("test"), "test", held_out)
-    return Splits(trained[0], validation, test, tuple(trained[1:]), report)
+    return Splits(trained[0], validation, test, tuple(trained[1:]), tuple(reports))
 
 
-def _texts(experiment: Experiment) -> tuple[list[Pairs], Report | None]:
-    """The texts of the experiment and of its tasks, filtered, and what the filters dropped of the experiment's own."""
-    own, report = _filtered(_loaded(experiment.data, "train", "data"), experiment.filters, "data")
-    texts = [own]
-    for number, task in enumerate(experiment.mixture.tasks):
-        flag = f"task {number}"
-        pairs, dropped = _filtered(_loaded(task.data, "train", flag), experiment.filters, flag)
-        texts.append(pairs)
-        if dropped is not None:
-            say(f"{flag}: {dropped}")
-    return texts, report
+def _texts(experiment: Experiment) -> tuple[list[Pairs], list[Report]]:
+    """The texts of the experiment and of its tasks, filtered, and what the filters dropped of each."""
+    flags = ["data", *(f"mixture.tasks.{number}.data" for number in range(len(experiment.mixture.tasks)))]
+    datas = [experiment.data, *(task.data for task in experiment.mixture.tasks)]
+    loaded = [_loaded(data, "train", flag) for flag, data in zip(flags, datas, strict=True)]
+    if experiment.filters == FilterConfig():
+        return loaded, []
+    kept = [_filtered(pairs, experiment.filters, flag) for flag, pairs in zip(flags, loaded, strict=True)]
+    return [pairs for pairs, _ in kept], [report for _, report in kept]
 
 
-def _filtered(pairs: Pairs, filters: FilterConfig, flag: str) -> tuple[Pairs, Report | None]:
-    if filters == FilterConfig():
-        return pairs, None
+def _filtered(pairs: Pairs, filters: FilterConfig, flag: str) -> tuple[Pairs, Report]:
     kept, report = filtered(pairs, filters)
     if not len(kept):
         raise InputError(f"{flag}.train: no pair passes the filters ({report}); loosen them")
     return kept, report
 
 
+def _tell_dropped(folder: RunFolder, reports: Sequence[Report]) -> None:
+    """Says what the filters dropped, and writes it down."""
+    for number, report in enumerate(reports):
+        say(str(report) if number == 0 else f"task {number - 1}: {report}")
+        path = folder.filters if number == 0 else folder.filters.with_stem(f"filters-task-{number - 1}")
+        write_atomically(path, report.to_json())
+
+
 def _loaded(data: DataConfig, split: Split, flag: str) -> Pairs:
-    pairs = load_pairs(data, split)
+    with naming(flag):
+        pairs = load_pairs(data, split)
     if pairs is None:
         raise InputError(f"{flag}.{split}: the experiment has no training pairs")
     _check_some(pairs, data, split, flag)

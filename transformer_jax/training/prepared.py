@@ -35,7 +35,13 @@ def parts_of(experiment: Experiment, folder: Path) -> list[Part]:
         "source_vocab_size": experiment.model.source_vocab_size if own else None,
     }
     tasks = [
-        Part(f"task {number}", task_path(folder, number), task.data, task.objective, _data_of(task.data) | shared)
+        Part(
+            f"mixture.tasks.{number}.data",
+            task_path(folder, number),
+            task.data,
+            task.objective,
+            _data_of(task.data) | shared,
+        )
         for number, task in enumerate(experiment.mixture.tasks)
     ]
     facts = _data_of(experiment.data) | shared
@@ -57,8 +63,8 @@ def check_facts(made: dict[str, Any], part: Part, where: str) -> None:
     now = dict(leaves_of(part.facts))
     then = dict(leaves_of({**made, **{name: _filled(cls, made.get(name)) for name, cls in _CONFIGS.items()}}))
     for name in {**now, **then}:
-        if name.startswith("data.") and name not in then:
-            continue  # a field that has come since
+        if name not in then and f"{name.rpartition('.')[0]}.kind" in then:
+            continue  # a field of data that has come since
         if now.get(name) != then.get(name):
             raise InputError(
                 f"{where}: made with {name}={then.get(name)}, and now it is {now.get(name)}; prepare another folder"
@@ -94,8 +100,16 @@ def check_tokenizer(shards: Shards, digest: str, whose: str) -> None:
     Raises:
         InputError: where they were not.
     """
-    if shards.manifest.tokenizer != digest:
+    check_same_tokenizer(shards.folder, shards.manifest.tokenizer, digest, whose)
+
+
+def check_same_tokenizer(folder: Path, made: str, digest: str, whose: str) -> None:
+    """Checks that what a folder of shards was made with is that tokenizer.
+
+    Raises:
+        InputError: where it is not.
+    """
+    if made != digest:
         raise InputError(
-            f"--prepared {shards.folder}: made with the tokenizer {shards.manifest.tokenizer}, and {whose} is "
-            f"{digest}; prepare another folder"
+            f"--prepared {folder}: made with the tokenizer {made}, and {whose} is {digest}; prepare another folder"
         )

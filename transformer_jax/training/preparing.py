@@ -17,14 +17,16 @@ from transformer_jax import runs
 from transformer_jax.config import Classification, Experiment, FilterConfig
 from transformer_jax.data.filters import Report, iterate_filtered
 from transformer_jax.data.objectives import check_kind
-from transformer_jax.data.shards import TOKENIZER, Manifest, Shard, read_shard, shard_path, write_lengths
-from transformer_jax.data.sources import Example, iterate
+from transformer_jax.data.shards import MANIFEST, TOKENIZER, Manifest, Shard, read_shard, shard_path, write_lengths
+from transformer_jax.data.sources import Example, iterate, naming
 from transformer_jax.data.tokenizer import Tokenizers
 from transformer_jax.data.workers import make_shard, workers
 from transformer_jax.errors import InputError
 from transformer_jax.files import write_atomically, written_whole
 from transformer_jax.training import data as datasets
-from transformer_jax.training.prepared import Part, check_facts, parts_of
+from transformer_jax.training import initial
+from transformer_jax.training.metrics import say
+from transformer_jax.training.prepared import Part, check_facts, check_same_tokenizer, parts_of
 
 EXAMPLES = 65_536  # of a shard
 SAMPLE = 1_000_000  # examples that a tokenizer is trained on where the experiment does not say how many
@@ -53,7 +55,7 @@ def prepare(experiment: Experiment, folder: Path, count: int = 1, *, per_shard: 
     if isinstance(experiment.objective, Classification):
         raise InputError("objective.kind='classification': its data is small, and is not prepared")
     parts = parts_of(experiment, folder)
-    with runs.lock(folder):
+    with runs.lock(folder, "--output"):
         _begin(parts[0])
         for part in parts:
             _check_first(part, experiment.filters)
@@ -81,7 +83,12 @@ def _examples(part: Part, filters: FilterConfig) -> tuple[Iterator[Example], Rep
     examples = iterate(part.data, "train")
     if examples is None:
         raise InputError(f"{part.flag}.train: the experiment has no training pairs")
-    return iterate_filtered(examples, filters)
+
+    def named() -> Iterator[Example]:
+        with naming(part.flag):
+            yield from examples
+
+    return iterate_filtered(named(), filters)
 
 
 def _check_first(part: Part, filters: FilterConfig) -> None:
@@ -94,15 +101,28 @@ def _check_first(part: Part, filters: FilterConfig) -> None:
 
 
 def _tokenizers(experiment: Experiment, parts: Sequence[Part]) -> Tokenizers:
-    """Those of the folder; where it has none yet, trained on a sample of all text as the experiment says."""
+    """Those of the folder; where it has none, trained on a sample of all text as the experiment says."""
     place = parts[0].folder / TOKENIZER
     if not place.exists():
+        for part in parts:  # what there may be was made with another one
+            (part.folder / MANIFEST).unlink(missing_ok=True)
         chosen = replace(experiment.tokenizer, examples=experiment.tokenizer.examples or SAMPLE)
         texts = itertools.chain.from_iterable(_examples(part, experiment.filters)[0] for part in parts)
         made = datasets.tokenizers_of_text(replace(experiment, tokenizer=chosen), texts)
         with written_whole(place) as temporary:
             made.save(temporary)
-    return Tokenizers.load(place)
+    tokenizers = _opened(place)
+    if experiment.init_from is not None:
+        digest = initial.tokenizers_of(experiment).digest
+        check_same_tokenizer(parts[0].folder, tokenizers.digest, digest, f"that of {experiment.init_from}")
+    return tokenizers
+
+
+def _opened(place: Path) -> Tokenizers:
+    try:
+        return Tokenizers.load(place)
+    except InputError as error:
+        raise InputError(f"{error}; take {place} away, and the same command makes it and the shards again") from None
 
 
 def _prepare(part: Part, filters: FilterConfig, tokenizers: Tokenizers, count: int, per_shard: int) -> Manifest:
@@ -114,10 +134,15 @@ def _prepare(part: Part, filters: FilterConfig, tokenizers: Tokenizers, count: i
     if not (folder / TOKENIZER).exists():  # it is that of a task
         with written_whole(folder / TOKENIZER) as temporary:
             tokenizers.save(temporary)
-    tokenizers = Tokenizers.load(folder / TOKENIZER)
+    if _opened(folder / TOKENIZER).digest != tokenizers.digest:
+        raise InputError(
+            f"{folder / TOKENIZER}: not the tokenizer beside it; take it away, and the same command makes it and the "
+            "shards again"
+        )
     plain, shards, report = _make_shards(part, filters, tokenizers, count, per_shard)
     lengths = write_lengths(folder, len(shards))
-    if report.dropped:
+    if filters != FilterConfig():
+        say(f"{part.flag}: {report}")
         write_atomically(folder / "filters.json", report.to_json())
     texts = hashlib.sha256(" ".join(shard.texts for shard in shards).encode()).hexdigest()
     manifest = Manifest(
@@ -164,17 +189,19 @@ def _make_shards(
             if not chunk:
                 break
             plain = chunk[0][0] is None
-            waiting.append(_shard(pool, part.folder, index, chunk, _dtype(tokenizers)))
+            waiting.append(_shard(pool, part.folder, index, chunk, tokenizers))
             finish(count * (1 + _AHEAD) if count > 1 else 0)
         finish(0)
     return plain, done, report
 
 
-def _shard(pool: Executor, folder: Path, index: int, chunk: Sequence[Example], dtype: str) -> "Future[Shard]":
-    """A shard that is there, of the same text, or that is to be made."""
+def _shard(
+    pool: Executor, folder: Path, index: int, chunk: Sequence[Example], tokenizers: Tokenizers
+) -> "Future[Shard]":
+    """A shard that is there, of the same text and by the same tokenizers, or that is to be made."""
     texts = _digest(chunk)
     there = read_shard(folder, index)
-    if there is not None:
+    if there is not None and there.tokenizer == tokenizers.digest:
         if there.texts != texts:
             raise InputError(
                 f"{shard_path(folder, index)}: made of other text than the data has now; prepare elsewhere"
@@ -182,7 +209,8 @@ def _shard(pool: Executor, folder: Path, index: int, chunk: Sequence[Example], d
         found: Future[Shard] = Future()
         found.set_result(there)
         return found
-    return pool.submit(make_shard, folder / TOKENIZER, folder, index, chunk, dtype, texts)
+    made_with = folder / TOKENIZER, tokenizers.digest
+    return pool.submit(make_shard, made_with, folder, index, chunk, _dtype(tokenizers), texts)
 
 
 def _digest(examples: Sequence[Example]) -> str:

@@ -15,7 +15,7 @@ import jax
 
 from transformer_jax import environment, processes, runs, sharding
 from transformer_jax.config import DataConfig, Experiment, MeshConfig, ProcessesConfig
-from transformer_jax.data.sources import Split, moved, place_of
+from transformer_jax.data.sources import Split, place_of
 from transformer_jax.data.tokenizer import Tokenizers
 from transformer_jax.errors import FAILED_CHECK, InputError
 from transformer_jax.files import require_new
@@ -26,6 +26,8 @@ from transformer_jax.training.checkpoints import Checkpoints
 from transformer_jax.training.fingerprints import Leaves
 from transformer_jax.training.manifest import DamageError
 from transformer_jax.training.metrics import read, say
+from transformer_jax.training.moved import Moved
+from transformer_jax.training.prepared import parts_of
 
 _log = logging.getLogger(__name__)
 
@@ -82,7 +84,7 @@ def reproduce(
     run: str | Path,
     output: str | Path | None = None,
     *,
-    data_dir: str | None = None,
+    places: Moved = Moved(),  # noqa: B008  # frozen
     until: int | None = None,
     processes_config: ProcessesConfig | None = None,
 ) -> Outcome:
@@ -93,7 +95,7 @@ def reproduce(
     Args:
         run: the run folder; it is read only.
         output: the new folder; None is RUN-reproduced beside it.
-        data_dir: the folder of the data, where it has moved.
+        places: of data and token shards that have moved.
         until: the last step; None is as far as the run has come, whether it is over or not.
         processes_config: how the processes of the new run find each other.
 
@@ -104,8 +106,7 @@ def reproduce(
     """
     folder, experiment = RunFolder(run), runs.open_run(run)
     new = RunFolder(output or f"{os.path.abspath(run)}-reproduced")
-    data = experiment.data if data_dir is None else moved(experiment.data, data_dir)
-    experiment = dataclasses.replace(experiment, data=data, processes=processes_config or ProcessesConfig())
+    experiment = dataclasses.replace(places.applied(experiment), processes=processes_config or ProcessesConfig())
     with processes.started(experiment.processes):
         processes.on_coordinator(lambda: require_new(new.path, "--output"))
         original = _read_original(folder, until)
@@ -214,14 +215,15 @@ def _check_data(experiment: Experiment, recorded: Mapping[str, str], splits: dat
         if (digest := digests.get(name)) != (was := recorded.get(name))
     ]
     if changed:
-        raise InputError(f"{'; '.join(changed)}; bring it back, or give the folder that has it with --data.dir")
+        raise InputError(f"{'; '.join(changed)}; bring it back, or give the folder that has it, as with --data.dir")
 
 
 def _told(experiment: Experiment, data: DataConfig, split: Split) -> str:
     """Where the examples of a split come from, for messages."""
-    if data is experiment.data and split == "train" and experiment.prepared is not None:
-        return f"--prepared {experiment.prepared}"
-    return place_of(data, split)
+    if experiment.prepared is None or split != "train":
+        return place_of(data, split)
+    parts = parts_of(experiment, Path(experiment.prepared))
+    return next(f"--prepared {part.folder}" for part in parts if part.data is data)
 
 
 def _start(original: _Original, experiment: Experiment, splits: datasets.Splits, new: RunFolder, digest: str) -> None:

@@ -1,12 +1,15 @@
 """Which runs a grid has, and which the flags of the command line make."""
 
+import dataclasses
 import re
 
 import pytest
 from grids import NAMES
 from plain import experiment
 
+from transformer_jax.cli.fields import several, values_of
 from transformer_jax.cli.main import main
+from transformer_jax.config import MixtureConfig, PlainText, Task
 from transformer_jax.sweeping import grid
 from transformer_jax.training import loop
 
@@ -41,6 +44,14 @@ class TestGrid:
         assert [sweep.at(point).model.gated for point in sweep.points] == [False, True, False, True]
         point = sweep.points[0]
         assert sweep.at(point) == PLAIN
+
+    def test_a_field_of_a_task_has_values_too(self):
+        tasks = (Task(data=PlainText(), rate=1.0), Task(data=PlainText(), rate=2.0))
+        mixed = dataclasses.replace(PLAIN, mixture=MixtureConfig(tasks=tasks, rate=3.0))
+        choices, left = several(mixed, ["--mixture.tasks.1.rate", "5", "7", "--mixture.tasks.0.data.train", "a", "b"])
+        assert left == ["--mixture.tasks.0.data.train", "a", "b"]
+        sweep = grid.make(mixed, values_of(mixed, choices))
+        assert [[task.rate for task in sweep.at(point).mixture.tasks] for point in sweep.points] == [[1, 5], [1, 7]]
 
     def test_what_is_drawn_is_drawn_once_and_again(self):
         whole = {"seed": list(range(11)), "batch.rows": list(range(1, 8))}

@@ -20,6 +20,7 @@ from transformer_jax.config import (
 )
 from transformer_jax.data.sources.hugging_face import read_hugging_face
 from transformer_jax.data.sources.json_lines import read_json_lines
+from transformer_jax.data.sources.naming import naming
 from transformer_jax.data.sources.numerals import NumeralsSource
 from transformer_jax.data.sources.own import OwnSource
 from transformer_jax.data.sources.pairs import Pairs
@@ -32,7 +33,7 @@ from transformer_jax.data.sources.text import read_text
 from transformer_jax.data.sources.tsv import read_tsv
 from transformer_jax.errors import InputError
 
-__all__ = ["Example", "Pairs", "Source", "Split", "iterate", "load_pairs", "moved", "place_of"]
+__all__ = ["Example", "Pairs", "Source", "Split", "iterate", "load_pairs", "moved", "naming", "place_of"]
 
 
 @dataclasses.dataclass(frozen=True)

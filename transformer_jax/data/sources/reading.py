@@ -129,13 +129,13 @@ def _chunks(path: Path) -> Iterator[bytes]:
 def _unpacked(chunks: Iterator[bytes], packed: _Format) -> Iterator[bytes]:
     stream = packed.decompressor()
     for chunk in chunks:
-        while chunk:
+        while chunk := chunk.lstrip(b"\0") if stream.eof else chunk:  # with zeros some tools fill up their blocks
             if stream.eof:
                 stream = packed.decompressor()
             try:
                 yield stream.decompress(chunk)
             except Exception as error:  # each library has errors of its own
                 raise _BrokenError(f"{packed.name}: {error}") from None
-            chunk = stream.unused_data.lstrip(b"\0")  # with zeros some tools fill up their blocks
+            chunk = stream.unused_data
     if not stream.eof:
         raise _BrokenError(f"{packed.name}: it ends too early")

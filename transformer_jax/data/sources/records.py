@@ -1,6 +1,7 @@
 """Examples out of records: of JSON, of tables, of the sets of others."""
 
 import json
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
@@ -70,6 +71,8 @@ def _text(record: Any, field: str, labels: Labels) -> str:
         value = value.item()
     try:
         if field in labels and isinstance(value, int):
+            if value < 0:
+                raise ValueError("a number below 0 stands for no label")
             return labels[field](value)
         if isinstance(value, bytes):
             return value.decode()
@@ -78,9 +81,10 @@ def _text(record: Any, field: str, labels: Labels) -> str:
             return value
     except (ValueError, IndexError) as error:
         raise _RecordError(f"{field!r} is {value!r}: {' '.join(str(error).split())}") from None
-    if isinstance(value, int | float):
+    if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
         return json.dumps(value)
-    raise _RecordError(f"{field!r} is {'null' if value is None else type(value).__name__}, not text or a number")
+    found = "null" if value is None else str(value) if isinstance(value, float) else type(value).__name__
+    raise _RecordError(f"{field!r} is {found}, not text or a number")
 
 
 def _value(record: Any, field: str) -> Any:
