@@ -15,6 +15,7 @@ from transformer_jax.config import (
     ModelConfig,
     Numerals,
     Schedule,
+    TokenizerConfig,
     TrainingConfig,
 )
 
@@ -23,6 +24,7 @@ def get_config() -> Experiment:
     """A small pre-norm model, of a size that a laptop trains in minutes."""
     return Experiment(
         data=Numerals(),
+        tokenizer=TokenizerConfig(examples=10_000),  # they have every word many times
         batch=BatchConfig(rows=24, source_length=64, target_length=64),
         model=ModelConfig(
             encoder_layers=2,

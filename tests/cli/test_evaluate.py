@@ -76,6 +76,8 @@ def test_mistakes(run, data, tmp_path, refused):
     refused(["evaluate", run, "--split", "train"], "--split", "'validation', 'test'")
     refused(["evaluate", run, "--source", data / "held.a"], "--source and --target belong together")
     refused(["evaluate", run, "--target", data / "held.b"], "--source and --target belong together")
+    files = ["--source", data / "held.a", "--target", data / "held.b"]
+    refused(["evaluate", run, *files, "--data.dir", "x"], "--data.dir x: of a split; the files are named by --source")
     files = ["--source", data / "held.a", "--target", data / "none"]
     refused(["evaluate", run, *files], f"--target {data / 'none'}: no such file")
     files = ["--source", data / "held.a", "--target", data / "train.b"]

@@ -70,6 +70,8 @@ def _evaluate_of(run: Path, experiment: Experiment) -> Callable[..., int]:
         if source is None and target is None:
             name: str = split
             pairs = _pairs_of_split(folder, experiment.data_of(split), split, data_dir)
+        elif data_dir is not None:
+            raise InputError(f"--data.dir {data_dir}: of a split; the files are named by --source and --target")
         else:
             name, pairs = _pairs_of_files(source, target, experiment.objective)
         others = None if against is None else _others(against, len(pairs.targets))
