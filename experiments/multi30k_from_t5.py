@@ -3,9 +3,9 @@
     transformer-jax train experiments/t5_multi30k.py --workdir runs/t5_multi30k
     transformer-jax train experiments/multi30k_from_t5.py --workdir runs/multi30k_from_t5
 
-To expect: BLEU 32.2 on test_2016_flickr (sacrebleu 13a, mixed case, beam 5) after 55 minutes on 2 CPU cores beside other
-work, where multi30k_en_de.py, from nothing, reaches 37.0. Both have read the same 29,000 captions, and what their holes
-teach is in the way of translating them. This is how it is done; it pays where there is more text than there are pairs.
+To expect: BLEU 32.2 on test_2016_flickr (sacrebleu 13a, mixed case, beam 5) after 55 minutes on 2 CPU cores beside
+other work, where multi30k_en_de.py, from nothing, reaches 37.0. Both have read the same 29,000 captions, and what their
+holes teach is in the way of translating them. This is how it is done; it pays where there is more text than pairs.
 """
 
 import dataclasses
