@@ -117,15 +117,22 @@ def leaves_of(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield prefix + name, value
 
 
+def inner_configs(name: str, value: Any) -> list[tuple[str, Any]]:
+    """The configs that the value of a field is or holds, by their dotted names: those in a tuple by their numbers."""
+    if dataclasses.is_dataclass(value):
+        return [(name, value)]
+    if isinstance(value, tuple) and any(map(dataclasses.is_dataclass, value)):
+        return [(f"{name}.{number}", item) for number, item in enumerate(value)]
+    return []
+
+
 def settings_of(instance: Any, prefix: str = "", inside: bool = False) -> Iterator[tuple[str, Any, bool]]:
-    """Every leaf of a config as (dotted name, value, whether it is placement); those in a tuple by their numbers."""
+    """Every leaf of a config as (dotted name, value, whether it is placement)."""
     for field in dataclasses.fields(instance):
         name, value = prefix + field.name, getattr(instance, field.name)
         is_placement = inside or bool(field.metadata.get("placement"))
-        if dataclasses.is_dataclass(value):
-            yield from settings_of(value, f"{name}.", is_placement)
-        elif isinstance(value, tuple) and any(map(dataclasses.is_dataclass, value)):
-            for number, item in enumerate(value):
-                yield from settings_of(item, f"{name}.{number}.", is_placement)
-        else:
+        inner = inner_configs(name, value)
+        for owner, own in inner:
+            yield from settings_of(own, f"{owner}.", is_placement)
+        if not inner:
             yield name, value, is_placement

@@ -8,6 +8,7 @@ from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import tyro
 
+from transformer_jax.checked import inner_configs
 from transformer_jax.cli.arguments import parse
 from transformer_jax.config import Experiment
 from transformer_jax.errors import InputError
@@ -57,12 +58,10 @@ def _single(part: Any, prefix: str = "") -> Iterator[tuple[str, _Field]]:
     for field in dataclasses.fields(part):
         value, hint = getattr(part, field.name), hints[field.name]
         members = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-        if dataclasses.is_dataclass(value):
-            yield from _single(value, f"{prefix}{field.name}.")
-        elif isinstance(value, tuple) and any(map(dataclasses.is_dataclass, value)):
-            for number, item in enumerate(value):
-                yield from _single(item, f"{prefix}{field.name}.{number}.")
-        elif not any(typing.get_origin(member) is tuple for member in members):
+        inner = inner_configs(prefix + field.name, value)
+        for owner, own in inner:
+            yield from _single(own, f"{owner}.")
+        if not inner and not any(typing.get_origin(member) is tuple for member in members):
             yield prefix + field.name, _Field(hint, value)
 
 

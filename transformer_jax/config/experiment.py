@@ -53,24 +53,7 @@ class Experiment:
     def __post_init__(self) -> None:
         model, batch = self.model, self.batch
         require(0 <= self.seed < 2**32, f"seed={self.seed} must be in [0, 2^32)")
-        objectives = [self.objective, *(task.objective for task in self.mixture.tasks)]
-        for objective in objectives:
-            _check_parts(model, objective)
-        scores = {"bleu": ("translation",), "chrf": ("translation",), "accuracy": ("masked", "classification")}
-        metric, kind = self.evaluation.metric, self.objective.kind
-        require(kind in scores.get(metric, (kind,)), f"evaluation.metric={metric!r}: objective.kind={kind!r} has none")
-        require(
-            not self.tokenizer.sampling or any(map(reads_pairs, objectives)),
-            f"tokenizer.sampling={self.tokenizer.sampling}: of pairs, not of what objective.kind={kind!r} learns from",
-        )
-        labels = {objective.labels: None for objective in objectives if isinstance(objective, Classification)}
-        require(
-            len(labels) <= 1,
-            f"objective.labels: {' and '.join(map(str, labels))}: a model has one head; give all the same, in the same "
-            "order",
-        )
-        if labels:
-            _check_filters(self.filters)
+        _check_objectives(self)
         require(
             not isinstance(self.optimizer, ScheduleFree) or self.schedule.kind == "constant",
             f"schedule.kind={self.schedule.kind!r}: schedule_free averages in place of a decay; it needs 'constant'",
@@ -79,26 +62,7 @@ class Experiment:
             self.training.average_decay is None or not isinstance(self.optimizer, ScheduleFree),
             f"training.average_decay={self.training.average_decay}: schedule_free has a mean of its own; leave it out",
         )
-        joint = self.tokenizer.joint or self.init_from is not None  # then the tokenizers are those of the checkpoint
-        require(
-            joint or model.share_embeddings in ("target", "none"),
-            "tokenizer.joint=False needs model.share_embeddings of 'target' or 'none'",
-        )
-        one = [objective.kind for objective in objectives if not isinstance(objective, Translation)]
-        require(
-            joint or not one,
-            f"tokenizer.joint=False: objective.kind={one[0] if one else None!r} has one vocabulary; only translation "
-            "has two",
-        )
-        require(
-            not self.tokenizer.joint or self.init_from is not None or model.source_vocab_size is None,
-            f"model.source_vocab_size={model.source_vocab_size} needs tokenizer.joint=False",
-        )
-        for name, token in (("pad_id", model.pad_id), ("start_id", model.start)):
-            require(
-                token == 0 or self.init_from is not None,
-                f"model.{name}={token}: 0 is what tokenizers have that are trained here; others come with init_from",
-            )
+        _check_vocabularies(self)
         longest = max(batch.source_length, batch.target_length) + self.decoding.extra_length
         require(
             model.positions != "learned" or longest <= model.max_positions,
@@ -117,6 +81,58 @@ class Experiment:
     def data_of(self, split: Literal["train", "validation", "test"]) -> DataConfig:
         """Where the examples of a split come from."""
         return self.data if split == "train" or self.held_out is None else self.held_out
+
+
+def _objectives(experiment: Experiment) -> list[ObjectiveConfig]:
+    return [experiment.objective, *(task.objective for task in experiment.mixture.tasks)]
+
+
+def _check_objectives(experiment: Experiment) -> None:
+    """Requires what fits all that is learned."""
+    objectives = _objectives(experiment)
+    for objective in objectives:
+        _check_parts(experiment.model, objective)
+    scores = {"bleu": ("translation",), "chrf": ("translation",), "accuracy": ("masked", "classification")}
+    metric, kind = experiment.evaluation.metric, experiment.objective.kind
+    require(kind in scores.get(metric, (kind,)), f"evaluation.metric={metric!r}: objective.kind={kind!r} has none")
+    require(
+        not experiment.tokenizer.sampling or any(map(reads_pairs, objectives)),
+        f"tokenizer.sampling={experiment.tokenizer.sampling}: of pairs, and objective.kind={kind!r} learns from none",
+    )
+    labels = {objective.labels: None for objective in objectives if isinstance(objective, Classification)}
+    require(
+        len(labels) <= 1,
+        f"objective.labels: {' and '.join(map(str, labels))}: a model has one head; give all the same, in the same "
+        "order",
+    )
+    if labels:
+        _check_filters(experiment.filters)
+
+
+def _check_vocabularies(experiment: Experiment) -> None:
+    """Requires tokens that the model and its tokenizers agree about."""
+    model = experiment.model
+    given = experiment.init_from is not None  # then the tokenizers are those of the checkpoint
+    joint = experiment.tokenizer.joint or given
+    require(
+        joint or model.share_embeddings in ("target", "none"),
+        "tokenizer.joint=False needs model.share_embeddings of 'target' or 'none'",
+    )
+    one = [objective.kind for objective in _objectives(experiment) if not isinstance(objective, Translation)]
+    require(
+        joint or not one,
+        f"tokenizer.joint=False: objective.kind={one[0] if one else None!r} has one vocabulary; only translation "
+        "has two",
+    )
+    require(
+        not experiment.tokenizer.joint or given or model.source_vocab_size is None,
+        f"model.source_vocab_size={model.source_vocab_size} needs tokenizer.joint=False",
+    )
+    for name, token in (("pad_id", model.pad_id), ("start_id", model.start)):
+        require(
+            token == 0 or given,
+            f"model.{name}={token}: 0 is what tokenizers have that are trained here; others come with init_from",
+        )
 
 
 def _check_parts(model: ModelConfig, objective: ObjectiveConfig) -> None:
