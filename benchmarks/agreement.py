@@ -44,7 +44,7 @@ def ours(config: ModelConfig, params: Parameters, sources: np.ndarray, beam: int
 
     @jax.jit
     def decode(params: Parameters, sources: jax.Array) -> Any:
-        cache = start_cache(model, params, sources, rows=batch * strategy.rows, capacity=LONGEST)
+        cache = start_cache(model, params, sources, rows=batch * strategy.rows, beams=strategy.beams, capacity=LONGEST)
         return strategy.search(step_model(model, params, EOS), cache, jnp.full(batch, LONGEST), max_length=LONGEST)
 
     found = jax.device_get(decode(decoding_parameters(params), sources))

@@ -52,7 +52,7 @@ def ours(config: ModelConfig, dtype: str, params: Parameters, source: np.ndarray
 
     @jax.jit
     def decode(params: Parameters, source: jax.Array) -> Any:
-        cache = start_cache(model, params, source, rows=batch * strategy.rows, capacity=length)
+        cache = start_cache(model, params, source, rows=batch * strategy.rows, beams=strategy.beams, capacity=length)
         endless = step_model(model, params, eos_id=-1)  # no token ends an output
         return strategy.search(endless, cache, limits, max_length=length)
 

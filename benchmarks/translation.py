@@ -207,7 +207,7 @@ def steps_of(bench: Bench, sources: Sequence[Sequence[int]]) -> int:
 
     @jax.jit
     def rounds(params: list[Parameters], source: jax.Array, limits: jax.Array) -> jax.Array:
-        room = {"rows": len(source), "capacity": length, "ahead": bench.decoding.guesses}
+        room = {"rows": len(source), "beams": 1, "capacity": length, "ahead": bench.decoding.guesses}
         pairs = list(zip(models, params, strict=True))
         caches = tuple(start_cache(model, own, source, **room) for model, own in pairs)
         large, small = (step_model(m, own) for m, own in pairs)

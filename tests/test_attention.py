@@ -11,9 +11,8 @@ import pytest
 
 from transformer_jax import masks
 from transformer_jax.attention import (
-    Cache,
     KeyValue,
-    LayerCache,
+    Memory,
     MultiHeadAttention,
     attention_weights,
     dot_product_attention,
@@ -174,8 +173,9 @@ class TestMultiHead:
 
     def test_keys_and_values_made_before_give_the_same(self):
         module, params, x, memory = self.make()
-        made = module.apply(params, memory, method="keys_values")
-        np.testing.assert_array_equal(module.apply(params, x, made)[0], module.apply(params, x, memory)[0])
+        made, expected = module.apply(params, memory, method="keys_values"), module.apply(params, x, memory)[0]
+        np.testing.assert_array_equal(module.apply(params, x, KeyValue.of(*made))[0], expected)
+        np.testing.assert_allclose(module.apply(params, x, Memory.of(*made))[0], expected, atol=1e-6)
 
     def test_dropout_is_on_the_weights_and_the_weights_returned_are_before_it(self):
         _, params, x, memory = self.make()
@@ -278,8 +278,8 @@ class TestGrouped:
         found, _ = module.apply({"params": params}, x, memory)
         np.testing.assert_allclose(found, expected, atol=1e-5)
         kept = module.apply({"params": params}, memory, method="keys_values")
-        assert kept.key.shape == kept.value.shape == (B, 2, S, 3)
-        np.testing.assert_allclose(module.apply({"params": params}, x, kept)[0], found, atol=1e-6)
+        assert [x.shape for x in kept] == [(B, S, 2, 3)] * 2
+        np.testing.assert_allclose(module.apply({"params": params}, x, Memory.of(*kept))[0], found, atol=1e-6)
 
     def test_the_norm_of_queries_and_keys_is_of_the_model(self):
         """By the root mean square alone: (3, 4) becomes (3, 4) / sqrt(12.5), and its product with itself is 2."""
@@ -290,38 +290,3 @@ class TestGrouped:
         params = {"params": identity | norms}
         _, weights = MultiHeadAttention(config).apply(params, memory[:, :1], memory, return_weights=True)
         np.testing.assert_allclose(weights[0, 0, 0], jax.nn.softmax(jnp.array([2.0, -2.0])), atol=1e-5)
-
-
-class TestCache:
-    def cache(self, sentences, beams, *, masked=True):
-        rows = sentences * beams
-        past = jnp.arange(rows, dtype=jnp.float32).reshape(rows, 1, 1, 1)
-        memory = 10.0 * jnp.arange(sentences, dtype=jnp.float32).reshape(sentences, 1, 1, 1)
-        mask = (jnp.arange(sentences) % 3 > 0).reshape(sentences, 1, 1, 1) if masked else None
-        return Cache((LayerCache(KeyValue(past, -past), KeyValue(memory, -memory)),), jnp.arange(rows), mask)
-
-    def test_entries_are_written_behind_the_length_of_each_row(self):
-        empty = KeyValue(*(jnp.zeros((2, 1, 5, 1)) for _ in range(2)))
-        new = jnp.array([[1.0, 2.0], [3.0, 4.0]]).reshape(2, 1, 2, 1)
-        written = empty.write(KeyValue(new, 10 * new), jnp.array([0, 3]))
-        np.testing.assert_array_equal(written.key[:, 0, :, 0], [[1, 2, 0, 0, 0], [0, 0, 0, 3, 4]])
-        np.testing.assert_array_equal(written.value, 10 * written.key)
-
-    def test_reorder_exchanges_rows_and_leaves_the_memory(self):
-        before = self.cache(sentences=2, beams=3)
-        after = before.reorder(jnp.array([2, 2, 0, 3, 5, 4]))
-        np.testing.assert_array_equal(after.layers[0].past.key.ravel(), [2, 2, 0, 3, 5, 4])
-        np.testing.assert_array_equal(after.lengths, [2, 2, 0, 3, 5, 4])
-        assert after.layers[0].memory is before.layers[0].memory
-        assert after.memory_mask is before.memory_mask
-
-    @pytest.mark.parametrize("masked", [True, False])
-    def test_select_takes_memory_and_mask_along(self, masked):
-        after = self.cache(sentences=3, beams=2, masked=masked).select(jnp.array([5, 4, 0, 1]))
-        np.testing.assert_array_equal(after.layers[0].past.value.ravel(), [-5, -4, 0, -1])
-        np.testing.assert_array_equal(after.layers[0].memory.key.ravel(), [20, 0])
-        np.testing.assert_array_equal(after.lengths, [5, 4, 0, 1])
-        if masked:
-            np.testing.assert_array_equal(after.memory_mask.ravel(), [True, False])
-        else:
-            assert after.memory_mask is None

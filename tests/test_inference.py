@@ -54,7 +54,9 @@ class Model:
     def search(self, strategy, constraints=()):
         @jax.jit
         def run(params, constraints):
-            cache = start_cache(self.model, params, self.source, rows=3 * strategy.rows, capacity=LIMIT)
+            cache = start_cache(
+                self.model, params, self.source, rows=3 * strategy.rows, beams=strategy.beams, capacity=LIMIT
+            )
             model = step_model(self.model, params, EOS)
             return strategy.search(model, cache, jnp.asarray(LIMITS), max_length=LIMIT, constraints=constraints)
 
@@ -127,7 +129,7 @@ def test_speculative_decoding_is_greedy(model, guesses, same):
     @jax.jit
     def run(params, draft_params):
         caches = [
-            start_cache(model.model, own, model.source, rows=3, capacity=LIMIT, ahead=guesses)
+            start_cache(model.model, own, model.source, rows=3, beams=1, capacity=LIMIT, ahead=guesses)
             for own in (params, draft_params)
         ]
         large, draft = (step_model(model.model, own, EOS) for own in (params, draft_params))

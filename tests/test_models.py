@@ -136,7 +136,7 @@ class TestParts:
         with pytest.raises(ValueError, match="memory is None: this decoder attends to the output of an encoder"):
             compiled(CONFIG, "decode")(parameters(CONFIG), tokens(1, 1, 3))
         params = decoding_parameters(parameters(CONFIG))
-        cache = compiled(CONFIG, "start_cache", rows=1, capacity=3)(params, None, None)
+        cache = compiled(CONFIG, "start_cache", rows=1, beams=1, capacity=3)(params, None, None)
         with pytest.raises(ValueError, match="started without a memory"):
             compiled(CONFIG, "step")(params, tokens(1, 1, 1), cache)
 

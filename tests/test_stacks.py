@@ -1,11 +1,14 @@
 """Stacked layers: independent, taken apart for decoding, the same bits unrolled or not."""
 
+from dataclasses import replace
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax.traverse_util import flatten_dict
-from small_models import CONFIG, PRE, parameters
+from small_models import CONFIG, PRE, compiled, parameters, tokens
 
 from transformer_jax.config import ModelConfig
 from transformer_jax.inference import decoding_parameters
@@ -33,9 +36,24 @@ class TestStackedLayers:
             assert not layer
 
     def test_decoding_parameters_have_their_kernels_in_the_dtype_of_the_products(self):
-        changed = flatten_dict(decoding_parameters(parameters(PRE), "bfloat16"))
+        params = parameters(PRE)
+        changed = flatten_dict(decoding_parameters(params, "bfloat16"))
         low = {path[-1] for path, leaf in changed.items() if leaf.dtype == jnp.bfloat16}
         assert low == {"transposed"}
+        for path, whole in flatten_dict(params["encoder"]).items():
+            if path[-1] == "kernel":
+                own = changed["encoder", *path[:-1], "transposed"]
+                np.testing.assert_array_equal(own, whole.swapaxes(1, 2).astype(jnp.bfloat16))
+
+    @pytest.mark.parametrize("config", [CONFIG, PRE], ids=lambda config: config.norm)
+    def test_the_encoder_gives_the_same_from_kernels_in_bfloat16(self, config):
+        """Up to the last of 8 bits of features up to 4."""
+        config, params = replace(config, dtype="bfloat16"), parameters(config)
+        encode, source = compiled(config, "encode"), tokens(2, 3, 7)
+        memory, _ = encode(params, source, jnp.ones_like(source))
+        again, _ = encode(decoding_parameters(params, "bfloat16"), source, jnp.ones_like(source))
+        assert again.dtype == jnp.bfloat16
+        np.testing.assert_allclose(again.astype(jnp.float32), memory.astype(jnp.float32), atol=2**-5)
 
     def test_unrolling_changes_no_bit_of_the_parameters(self):
         unrolled, both = init_parameters(CONFIG, jax.random.key(0)), (jnp.zeros((1, 2), jnp.int32),) * 2

@@ -131,8 +131,8 @@ class Programs:
         lengths = jnp.sum(source != self._model.config.pad_id, axis=1, dtype=jnp.int32)
         least = jnp.maximum(lengths, self._decoding.min_length + 1)
         limits = jnp.where(lengths > self._blank, least + self._decoding.extra_length, 0)
-        rows = source.shape[0] * strategy.rows
-        cache = start_cache(self._model, params, source, rows=rows, capacity=self.max_length)
+        rows, beams = source.shape[0] * strategy.rows, strategy.beams
+        cache = start_cache(self._model, params, source, rows=rows, beams=beams, capacity=self.max_length)
         model = step_model(self._model, params, self._special.eos)
         constraints, before = settings_of(self._decoding, source.shape[0]), self._special.before
         if before:
@@ -143,7 +143,8 @@ class Programs:
 
     def start(self, weights: list[Array], source: Int[Array, "B S"]) -> list[Array]:
         """An empty cache over each sentence, one row each."""
-        cache = start_cache(self._model, self._params(weights), source, rows=source.shape[0], capacity=self.max_length)
+        room = {"rows": source.shape[0], "beams": 1, "capacity": self.max_length}
+        cache = start_cache(self._model, self._params(weights), source, **room)
         leaves, self._cache_structure = jax.tree.flatten(cache)
         return leaves
 

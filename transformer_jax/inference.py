@@ -19,7 +19,7 @@ def decoding_parameters(params: Parameters, dtype: str = "float32") -> Parameter
 
     The decoder's layers stand one by one instead of stacked: a loop that slices stacked parameters at every step runs
     1.6 to 1.8 times slower on a CPU. Their kernels lie transposed (see `Projection`), and in `dtype`, so that no step
-    has to cast them.
+    has to cast them; so do those of the encoder where that is not float32, of which many rows gain nothing.
     """
     decoder = dict(params["decoder"])
     stacked = decoder.pop("layers")
@@ -28,7 +28,10 @@ def decoding_parameters(params: Parameters, dtype: str = "float32") -> Parameter
         f"layer_{index}": transpose_kernels(jax.tree.map(lambda leaf, index=index: leaf[index], stacked), dtype)
         for index in range(depth)
     }
-    return {**params, "decoder": {**decoder, **layers}}
+    changed = {"decoder": {**decoder, **layers}}
+    if dtype != "float32" and "encoder" in params:
+        changed["encoder"] = transpose_kernels(params["encoder"], dtype)
+    return {**params, **changed}
 
 
 def step_model(model: Transformer, params: Parameters, eos_id: int = 1) -> StepModel:
@@ -61,6 +64,7 @@ def start_cache(
     source: Int[Array, "B S"] | None,
     *,
     rows: Size,
+    beams: int,
     capacity: int,
     ahead: int = 0,
 ) -> Cache:
@@ -71,21 +75,23 @@ def start_cache(
         params: parameters as `decoding_parameters` gives them.
         source: ids, padded; None for a model without an encoder.
         rows: a multiple of B; those of a sentence lie side by side.
+        beams: rows, side by side, that are exchanged among each other, as `Strategy.beams` says.
         capacity: tokens of each.
         ahead: more tokens, which are read ahead and forgotten, as in speculative decoding.
     """
+    room = {"rows": rows, "beams": beams, "capacity": capacity, "ahead": ahead}
     if source is None:
-        return apply(model, params, None, None, rows=rows, capacity=capacity, ahead=ahead, method="start_cache")
+        return apply(model, params, None, None, method="start_cache", **room)
     segments = (source != model.config.pad_id).astype(jnp.int32)
     memory, _ = apply(model, params, source, segments, method="encode")
-    return apply(model, params, memory, segments, rows=rows, capacity=capacity, ahead=ahead, method="start_cache")
+    return apply(model, params, memory, segments, method="start_cache", **room)
 
 
 def read_target(
     model: Transformer, params: Parameters, source: Int[Array, "B S"], target: Int[Array, "B T"]
 ) -> DecoderAttention:
     """What every position of a target attends to; `target` is the decoder's input, its start first."""
-    cache = start_cache(model, params, source, rows=target.shape[0], capacity=target.shape[1])
+    cache = start_cache(model, params, source, rows=target.shape[0], beams=1, capacity=target.shape[1])
     _, _, attention = apply(model, params, target, cache, return_attention=True, method="step")
     return attention
 

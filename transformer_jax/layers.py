@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from transformer_jax.attention import KeyValue, LayerCache, MultiHeadAttention, Places, Rotation
+from transformer_jax.attention import KeyValue, LayerCache, Memory, MultiHeadAttention, Places, Rotation
 from transformer_jax.config import ModelConfig
 from transformer_jax.depth import residual_weight
 from transformer_jax.dropout import Dropout
@@ -292,6 +292,7 @@ class DecoderLayer(nn.Module):
         x: Float[Array, "R T D"],
         cache: LayerCache,
         lengths: Int[Array, " R"],
+        holders: Int[Array, "N W C"],
         self_mask: Bool[Array, "R 1 T C"],
         memory_mask: Bool[Array, "B 1 1 S"] | None,
         return_attention: bool = False,
@@ -299,11 +300,12 @@ class DecoderLayer(nn.Module):
         rotation: Rotation | None = None,
     ) -> tuple[Float[Array, "R T D"], LayerCache, DecoderAttention | None]:
         """The next T positions of R rows whose past lies in the cache; returns the cache with them written behind."""
+        longest = jnp.max(lengths) + x.shape[1]
 
         def attend_to_past(y: Float[Array, "R T D"]) -> tuple[Array, tuple[Array | None, KeyValue]]:
-            past = cache.past.write(self.self_attention.keys_values(y, rotation), lengths)
+            past = cache.past.write(KeyValue.of(*self.self_attention.keys_values(y, rotation)), lengths)
             output, weights = self.self_attention(
-                y, past, self_mask, self_bias, rotation, return_weights=return_attention
+                y, past.held(holders, longest), self_mask, self_bias, rotation, return_weights=return_attention
             )
             return output, (weights, past)
 
@@ -321,9 +323,9 @@ class DecoderLayer(nn.Module):
         attention = DecoderAttention(own, cross) if return_attention else None
         return x, replace(cache, past=past), attention
 
-    def keys_values(self, memory: Float[Array, "B S D"]) -> KeyValue:
+    def memory(self, encoded: Float[Array, "B S D"]) -> Memory:
         """What cross-attention needs of the encoder's output, computed once for a sentence."""
-        return self.cross_attention.keys_values(memory)
+        return Memory.of(*self.cross_attention.keys_values(encoded))
 
     def _sublayers(
         self,

@@ -181,18 +181,19 @@ class Transformer(nn.Module):
         memory_segments: Int[Array, "B S"] | None,
         *,
         rows: Size,
+        beams: int,
         capacity: int,
         ahead: int = 0,
     ) -> Cache:
         """An empty cache for `step`: `rows` hypotheses, side by side for each sentence, of up to `capacity` tokens.
 
-        There is room for so many more that are read `ahead`, and will be forgotten. Where positions are learned, those
-        beyond the table have the last one.
+        So many `beams`, side by side, are exchanged among each other. There is room for so many more tokens that are
+        read `ahead`, and will be forgotten. Where positions are learned, those beyond the table have the last one.
         """
         if self.config.positions == "learned" and capacity > self.config.max_positions:
             raise ValueError(f"a cache of {capacity} positions, but max_positions={self.config.max_positions}")
         mask = None if memory_segments is None else (memory_segments > 0)[:, None, None]
-        return self.decoder.start_cache(memory, mask, rows, capacity + ahead)
+        return self.decoder.start_cache(memory, mask, rows, beams, capacity + ahead)
 
     def step(
         self, tokens: Int[Array, "R T"], cache: Cache, *, return_attention: bool = False

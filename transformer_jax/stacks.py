@@ -135,12 +135,12 @@ class Decoder(nn.Module):
         self, x: Float[Array, "R T D"], positions: Int[Array, "R T"], cache: Cache, return_attention: bool = False
     ) -> tuple[Float[Array, "R T D"], Cache, DecoderAttention | None]:
         """The next T positions of every row of the cache, which is returned with them written behind."""
-        mask = masks.cache_mask(positions, cache.capacity)
+        cache, mask = cache.own(), masks.cache_mask(positions, cache.capacity)
         rotation = rotation_of(self.config, positions, x.shape[1])
         layers, weights = [], []
         for layer, layer_cache, bias in zip(self.layer, cache.layers, self._biases(positions, cache), strict=True):
             x, written, layer_weights = layer.step(
-                x, layer_cache, cache.lengths, mask, cache.memory_mask, return_attention, bias, rotation
+                x, layer_cache, cache.lengths, cache.holders, mask, cache.memory_mask, return_attention, bias, rotation
             )
             layers.append(written)
             weights.append(layer_weights)
@@ -160,14 +160,14 @@ class Decoder(nn.Module):
         memory: Float[Array, "B S D"] | None,
         memory_mask: Bool[Array, "B 1 1 S"] | None,
         rows: Size,
+        beams: int,
         capacity: int,
     ) -> Cache:
         """An empty cache for `rows` hypotheses of up to `capacity` tokens over B sentences."""
+        holders = jnp.zeros((rows // beams, beams, capacity), jnp.int32)
         shape = (rows, self.config.key_value_heads, capacity, self.config.channels)
         empty = KeyValue(*(jnp.zeros(shape, self.config.dtype) for _ in range(2)))
         # Behind a barrier, or XLA moves what it can of making them into the loop over steps, to be done at each.
-        kept = [
-            None if memory is None else jax.lax.optimization_barrier(layer.keys_values(memory)) for layer in self.layer
-        ]
+        kept = [None if memory is None else jax.lax.optimization_barrier(layer.memory(memory)) for layer in self.layer]
         layers = (LayerCache(empty, own) for own in kept)
-        return Cache(tuple(layers), jnp.zeros(rows, jnp.int32), memory_mask)
+        return Cache(tuple(layers), jnp.zeros(rows, jnp.int32), holders, memory_mask)

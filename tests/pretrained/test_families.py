@@ -93,7 +93,9 @@ class TestDecoding:
         own, source = checkpoint(name), given(name)["source"]
         model, params = Transformer(own.config), decoding_parameters(own.params)
         end = own.settings["eos_token_id"]
-        cache = start_cache(model, params, source, rows=len(source) * strategy.rows, capacity=LIMIT)
+        cache = start_cache(
+            model, params, source, rows=len(source) * strategy.rows, beams=strategy.beams, capacity=LIMIT
+        )
         step = step_model(model, params, end)
         return strategy.search(step, cache, jnp.full(len(source), LIMIT), max_length=LIMIT)
 
@@ -116,7 +118,9 @@ class TestDecoding:
         """Behind its beginning, from which it starts, and one more token, which is a prefix here."""
         own, prompts = checkpoint("gpt2"), given("gpt2")["source"][:, :1]
         model, params, limit = Transformer(own.config), decoding_parameters(own.params), LIMIT + 1
-        cache = start_cache(model, params, None, rows=len(prompts) * strategy.rows, capacity=limit)
+        cache = start_cache(
+            model, params, None, rows=len(prompts) * strategy.rows, beams=strategy.beams, capacity=limit
+        )
         constraints = (Prefix(prompts, jnp.full(len(prompts), 1)),)
         step, limits = step_model(model, params, own.settings["eos_token_id"]), jnp.full(len(prompts), limit)
         found = strategy.search(step, cache, limits, max_length=limit, constraints=constraints)

@@ -1,16 +1,40 @@
 """Keys and values kept between the steps of decoding."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
+
+PARTS = 4  # of a cache, of which on a CPU only those are read that anything was written to
+FEW = 8  # beams, of which on a CPU a sum with zeros for all others is quicker to have than the one that is meant
+
+
+@flax.struct.dataclass
+class Memory:
+    """Keys and values of the encoder's output, to attend to at every step.
+
+    Of keys, a channel's lie side by side: so XLA on a CPU does not pack them anew for the products with several beams.
+    """
+
+    key: Float[Array, "B G K S"]
+    value: Float[Array, "B G S K"]
+
+    @staticmethod
+    def of(key: Float[Array, "B S G K"], value: Float[Array, "B S G K"]) -> "Memory":
+        """Those that `entries` gives back."""
+        return Memory(key.transpose(0, 2, 3, 1), value.swapaxes(1, 2))
+
+    def entries(self) -> tuple[Float[Array, "B S G K"], Float[Array, "B S G K"]]:
+        """The keys and the values."""
+        return self.key.transpose(0, 3, 1, 2), self.value.swapaxes(1, 2)
 
 
 @flax.struct.dataclass
 class KeyValue:
-    """Keys and values to attend to more than once; as a cache, S entries of which the first ones are written.
+    """Keys and values of a past: S entries of which the first ones are written.
 
     Those of a head lie side by side, as products with queries read them: a step need not rearrange all it ever kept.
     """
@@ -18,71 +42,130 @@ class KeyValue:
     key: Float[Array, "B G S K"]
     value: Float[Array, "B G S K"]
 
-    @property
-    def length(self) -> int:
-        """Entries that there is room for: S."""
-        return self.key.shape[2]
+    @staticmethod
+    def of(key: Float[Array, "B S G K"], value: Float[Array, "B S G K"]) -> "KeyValue":
+        """Those that `entries` gives back."""
+        return KeyValue(key.swapaxes(1, 2), value.swapaxes(1, 2))
+
+    def entries(self) -> tuple[Float[Array, "B S G K"], Float[Array, "B S G K"]]:
+        """The keys and the values."""
+        return self.key.swapaxes(1, 2), self.value.swapaxes(1, 2)
 
     def write(self, new: "KeyValue", lengths: Int[Array, " B"]) -> "KeyValue":
         """Writes T new entries [B G T K] behind the `lengths` entries that each row holds."""
 
-        def put(row: Float[Array, "G S K"], entries: Float[Array, "G T K"], start: Int[Array, ""]) -> Array:
-            return jax.lax.dynamic_update_slice_in_dim(row, entries.astype(row.dtype), start, axis=1)
+        def put(row: Shaped[Array, "G S K"], entries: Shaped[Array, "G T K"], start: Int[Array, ""]) -> Array:
+            return jax.lax.dynamic_update_slice_in_dim(row, entries, start, axis=1)
 
-        return jax.tree.map(lambda cache, entries: jax.vmap(put)(cache, entries, lengths), self, new)
+        def write(cache: Float[Array, "B G S K"], entries: Float[Array, "B G T K"]) -> Float[Array, "B G S K"]:
+            written = jax.vmap(put)(_bits(cache), _bits(entries.astype(cache.dtype)), lengths)
+            return _numbers(written, cache.dtype)
 
-    def select(self, rows: Int[Array, " R"]) -> "KeyValue":
-        """The given rows, in the given order."""
-        return jax.tree.map(lambda x: jnp.take(x, rows, axis=0), self)
+        return jax.tree.map(write, self, new)
+
+    def held(self, holders: Int[Array, "N W S"], longest: Int[Array, ""]) -> "KeyValue":
+        """The entries of each row's hypothesis, wherever they lie; those behind the longest are any finite numbers.
+
+        Args:
+            holders: of each entry of a hypothesis, the row that holds it among W rows side by side.
+            longest: entries of the longest hypothesis.
+        """
+        if holders.shape[1] == 1:
+            return self
+        return jax.lax.platform_dependent(self, holders, longest, cpu=_held_in_parts, default=_held)
+
+
+def _held(entries: KeyValue, holders: Int[Array, "N W S"], longest: Int[Array, ""]) -> KeyValue:
+    return jax.tree.map(lambda x: _gathered(x, holders), entries)
+
+
+def _held_in_parts(entries: KeyValue, holders: Int[Array, "N W S"], longest: Int[Array, ""]) -> KeyValue:
+    """Reads the first quarter of the entries, the first two, three, or all; the rest are zeros."""
+    choose, room = _summed if holders.shape[1] <= FEW else _gathered, holders.shape[2]
+    sizes = sorted({-(-room * part // PARTS) for part in range(1, PARTS + 1)})
+
+    def first(size: int) -> Callable[[KeyValue, Array], KeyValue]:
+        behind = [(0, 0), (0, 0), (0, room - size), (0, 0)]
+
+        def read(x: Float[Array, "R G S K"], holders: Int[Array, "N W S"]) -> Float[Array, "R G S K"]:
+            return _numbers(jnp.pad(choose(_bits(x)[:, :, :size], holders[:, :, :size]), behind), x.dtype)
+
+        return lambda entries, holders: jax.tree.map(lambda x: read(x, holders), entries)
+
+    branch = jnp.searchsorted(jnp.array(sizes), longest)
+    return jax.lax.switch(branch, [first(size) for size in sizes], entries, holders)
+
+
+def _gathered(x: Shaped[Array, "R G S K"], holders: Int[Array, "N W S"]) -> Shaped[Array, "R G S K"]:
+    rows = x.reshape(*holders.shape[:2], *x.shape[1:])  # -> [N W G S K]
+    chosen = jnp.take_along_axis(rows, holders[:, :, None, :, None], axis=1, mode="promise_in_bounds")
+    return chosen.reshape(x.shape)
+
+
+def _summed(x: Shaped[Array, "R G S K"], holders: Int[Array, "N W S"]) -> Shaped[Array, "R G S K"]:
+    """The same as `_gathered`: the one that is meant, and zeros."""
+    rows = x.reshape(*holders.shape[:2], *x.shape[1:])  # -> [N W G S K]
+    parts = [jnp.where(holders[:, :, None, :, None] == row, rows[:, row, None], 0) for row in range(rows.shape[1])]
+    return sum(parts[1:], start=parts[0]).reshape(x.shape)
+
+
+def _bits(x: Float[Array, "..."]) -> Shaped[Array, "..."]:
+    """Numbers of two bytes as whole ones: those in bfloat16 XLA on a CPU moves by way of float32, all of them."""
+    return jax.lax.bitcast_convert_type(x, jnp.uint16) if x.dtype.itemsize == 2 else x
+
+
+def _numbers(bits: Shaped[Array, "..."], dtype: jnp.dtype) -> Float[Array, "..."]:
+    return bits if bits.dtype == dtype else jax.lax.bitcast_convert_type(bits, dtype)
 
 
 @flax.struct.dataclass
 class LayerCache:
-    """What one decoder layer keeps: of R rows its own past, of B sentences the memory, shared by their beams."""
+    """What one decoder layer keeps: of R rows their own past, of B sentences the memory, shared by their beams."""
 
     past: KeyValue
-    memory: KeyValue | None
+    memory: Memory | None
 
 
 @flax.struct.dataclass
 class Cache:
     """What the decoder keeps between steps: an entry a layer, and how many tokens each of the R rows holds.
 
-    The rows of a sentence, one a beam, lie side by side, so R is a multiple of the number of sentences B.
-
-    Beams are exchanged by copying their rows. A table of which row holds each entry, and a mask over all rows of a
-    sentence, copies nothing but was slower on a CPU: beam 4, 16 sentences and 32 tokens 3.33 CPU s for 2.99, 4
-    sentences and 128 tokens 10.1 for 8.3.
+    The rows of a sentence lie side by side, so R is a multiple of the number of sentences B. W rows, side by side, are
+    exchanged among each other, without copying what they hold: a table says for each entry of a hypothesis which of
+    them holds it.
     """
 
     layers: tuple[LayerCache, ...]
     lengths: Int[Array, " R"]
+    holders: Int[Array, "N W C"]  # N * W = R
     memory_mask: Bool[Array, "B 1 1 S"] | None
 
     @property
     def capacity(self) -> int:
         """Tokens that fit in a row."""
-        return self.layers[0].past.length
+        return self.holders.shape[2]
+
+    @property
+    def beams(self) -> int:
+        """Rows that are exchanged among each other: W."""
+        return self.holders.shape[1]
+
+    def own(self) -> "Cache":
+        """The same, where every row holds itself what is written to it next."""
+        behind = jnp.arange(self.capacity)[None, None] >= self.lengths.reshape(-1, self.beams, 1)  # -> [N W C]
+        return replace(self, holders=jnp.where(behind, jnp.arange(self.beams)[None, :, None], self.holders))
 
     def reorder(self, rows: Int[Array, " R"]) -> "Cache":
-        """Rows exchanged within their sentences, as beam search does: the memory stays where it is."""
-        layers = tuple(replace(layer, past=layer.past.select(rows)) for layer in self.layers)
-        return replace(self, layers=layers, lengths=self.lengths[rows])
+        """Every row goes on with the hypothesis of another one, as in beam search; the W rows are of one length.
+
+        Raises:
+            ValueError: for a cache of one beam.
+        """
+        if self.beams == 1:
+            raise ValueError("rows of this cache are not exchanged: it was started with beams=1")
+        beams = rows.reshape(-1, self.beams) % self.beams
+        return replace(self, holders=jnp.take_along_axis(self.holders, beams[..., None], axis=1))
 
     def rewind(self, lengths: Int[Array, " R"]) -> "Cache":
         """Only the first `lengths` tokens of each row; what lies behind is written over."""
         return replace(self, lengths=lengths)
-
-    def select(self, rows: Int[Array, " R2"]) -> "Cache":
-        """Any rows, all beams of a sentence together: sentences may be dropped, repeated or exchanged."""
-        memory = self.layers[0].memory
-        if memory is None:
-            return self.reorder(rows)
-        beams = self.lengths.shape[0] // memory.key.shape[0]
-        sentences = rows[::beams] // beams
-        layers = tuple(
-            replace(layer, memory=None if layer.memory is None else layer.memory.select(sentences))
-            for layer in self.layers
-        )
-        mask = None if self.memory_mask is None else self.memory_mask[sentences]
-        return replace(self, layers=layers, memory_mask=mask).reorder(rows)

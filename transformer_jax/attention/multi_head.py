@@ -5,7 +5,7 @@ from collections.abc import Callable
 import flax.linen as nn
 from jaxtyping import Array, Bool, Float
 
-from transformer_jax.attention.cache import KeyValue
+from transformer_jax.attention.cache import KeyValue, Memory
 from transformer_jax.attention.dot_product import attention_weights, mix_values, shield
 from transformer_jax.attention.paths import segment_attention
 from transformer_jax.attention.rotary import Rotation, rotated
@@ -43,7 +43,7 @@ class MultiHeadAttention(nn.Module):
     def __call__(
         self,
         queries: Float[Array, "B T D"],
-        memory: Float[Array, "B S D"] | KeyValue,
+        memory: Float[Array, "B S D"] | KeyValue | Memory,
         mask: Bool[Array, "#B #H #T S"] | SegmentMask | None = None,
         bias: Float[Array, "#B #H #T S"] | None = None,
         rotation: Rotation | None = None,
@@ -68,10 +68,10 @@ class MultiHeadAttention(nn.Module):
         query = self._prepared(self.query(queries), self.query_norm, rotation)  # -> [B T H K]
         scale = None if self.config.scale_attention else 1.0
         dense = mask.dense() if isinstance(mask, SegmentMask) else mask
-        if isinstance(memory, KeyValue):  # what the model made itself: to shield all of it at each step would be waste
-            key, value = memory.key.swapaxes(1, 2), memory.value.swapaxes(1, 2)
+        if isinstance(memory, KeyValue | Memory):  # made by the model: to shield all of it at each step would be waste
+            key, value = memory.entries()
         else:
-            key, value = self._keys_values(memory, rotation)
+            key, value = self.keys_values(memory, rotation)
             if isinstance(mask, SegmentMask) and bias is None and scale is None and not return_weights:
                 dropout_key = self.dropout.key(deterministic=deterministic)
                 return self._join(segment_attention(query, key, value, mask, self.dropout.rate, dropout_key)), None
@@ -80,11 +80,10 @@ class MultiHeadAttention(nn.Module):
         mixed = mix_values(self.dropout(weights, deterministic=deterministic), value)
         return self._join(mixed), weights if return_weights else None
 
-    def keys_values(self, memory: Float[Array, "B S D"], rotation: Rotation | None = None) -> KeyValue:
-        """Keys and values of the memory, [B G S K], to attend to more than once; keys are turned already."""
-        return KeyValue(*(x.swapaxes(1, 2) for x in self._keys_values(memory, rotation)))
-
-    def _keys_values(self, memory: Float[Array, "B S D"], rotation: Rotation | None) -> tuple[Array, Array]:
+    def keys_values(
+        self, memory: Float[Array, "B S D"], rotation: Rotation | None = None
+    ) -> tuple[Float[Array, "B S G K"], Float[Array, "B S G K"]]:
+        """Keys and values of the memory, keys turned already."""
         key = self._prepared(self.key(memory), self.key_norm, rotation)
         return key, self._split(self.value(memory))  # -> [B S G K]
 

@@ -102,19 +102,20 @@ class BeamSearch(Strategy[BeamState]):
         return self.width
 
     @property
-    def _group_width(self) -> int:
+    def beams(self) -> int:
+        """Those of a group."""
         return self.width // self.groups
 
     @property
     def _num_candidates(self) -> int:
         """Continuations looked at in a step; a runner-up would keep a beam of one open behind its own end."""
-        return 2 * self._group_width if self._group_width > 1 else 1
+        return 2 * self.beams if self.beams > 1 else 1
 
     def start(self, model: StepModel, sentences: Sentences) -> BeamState:
         """One empty open hypothesis a group, in its first beam; none where the limit is 0."""
         limits, max_length = jnp.repeat(sentences.limits, self.groups), sentences.max_length
         repeated = jax.tree.map(lambda leaf: jnp.repeat(leaf, self.groups, axis=0), sentences.constraints)
-        shape = (limits.shape[0], self._group_width)
+        shape = (limits.shape[0], self.beams)
         first = jnp.full(shape, -jnp.inf, jnp.float32).at[:, 0].set(jnp.where(limits > 0, 0.0, -jnp.inf))
         beams = Beams(
             length=jnp.zeros_like(limits),
@@ -140,7 +141,7 @@ class BeamSearch(Strategy[BeamState]):
             beams, rows = self._extend(model, beams, logits[group :: self.groups], penalty)
             used = _count(used, beams)
             extended.append(beams)
-            parents.append(rows + group * self._group_width)
+            parents.append(rows + group * self.beams)
         cache = self._reorder(model, cache, jnp.concatenate(parents, axis=1))
         return BeamState(jax.tree.map(_side_by_side, *extended), cache)
 
@@ -168,7 +169,7 @@ class BeamSearch(Strategy[BeamState]):
         ended = (new.tokens == model.eos_id) | (length == beams.limits)[:, None]  # -> [B C]
         ends = jnp.where(ended, new.totals, -jnp.inf)
         if self.narrow_ends:
-            best, _ = jax.lax.top_k(new.merits, self._group_width)
+            best, _ = jax.lax.top_k(new.merits, self.beams)
             ends = jnp.where(new.merits >= best[:, -1:], ends, -jnp.inf)
         finished = _finish(beams.finished, tokens, length, ends, new.log_probs, self._penalty(length))
         num_finished = beams.num_finished + jnp.sum(ends > -jnp.inf, axis=1)
@@ -177,7 +178,7 @@ class BeamSearch(Strategy[BeamState]):
         kept = _choose(merits, Outputs(tokens, length, beams.limits, model.eos_id), beams.constraints, beams.last)
         totals = jnp.where(take(merits, kept) > -jnp.inf, take(new.totals, kept), -jnp.inf)
         if self.stopping == "patience":
-            open_ = num_finished < self.patience * self._group_width
+            open_ = num_finished < self.patience * self.beams
         else:
             open_ = _can_still_win(totals, finished, self._penalty(beams.limits))
         beams = dataclasses.replace(
@@ -194,7 +195,7 @@ class BeamSearch(Strategy[BeamState]):
 
     def _reorder(self, model: StepModel, cache: PyTree, parents: Int[Array, "B W"]) -> PyTree:
         """The cache with every beam's row taken over from its parent."""
-        if self._group_width == 1:
+        if self.beams == 1:
             return cache
         rows = parents + self.width * jnp.arange(parents.shape[0], dtype=parents.dtype)[:, None]  # -> [B W]
         return model.select(cache, rows.reshape(-1))

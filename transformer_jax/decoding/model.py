@@ -69,4 +69,5 @@ class StepModel:
 
     def without_padding(self, logits: Float[Array, "*rows V"]) -> Float[Array, "*rows V"]:
         """The logits in float32, that of padding at -inf."""
-        return logits.astype(jnp.float32).at[..., self.pad_id].set(-jnp.inf)
+        others = jnp.arange(logits.shape[-1]) != self.pad_id  # a value set in its place copies all logits on a CPU
+        return jnp.where(others, logits.astype(jnp.float32), -jnp.inf)

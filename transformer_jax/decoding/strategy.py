@@ -39,6 +39,11 @@ class Strategy(abc.ABC, Generic[State]):
     def rows(self) -> int:
         """Rows of the cache that a sentence takes."""
 
+    @property
+    def beams(self) -> int:
+        """Rows, side by side, that are exchanged among each other; 1 where none are."""
+        return 1
+
     @abc.abstractmethod
     def start(self, model: StepModel, sentences: Sentences) -> State:
         """The state before the first step."""

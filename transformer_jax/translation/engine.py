@@ -196,7 +196,8 @@ class Engine:
         max_length: int,
     ) -> PyTree:
         strategy = self._strategy(params)
-        cache = self._ensemble.cache(params, tokens, rows=tokens.shape[0] * strategy.rows, capacity=max_length)
+        room = {"rows": tokens.shape[0] * strategy.rows, "beams": strategy.beams, "capacity": max_length}
+        cache = self._ensemble.cache(params, tokens, **room)
         sentences = Sentences(cache, limits, constraints, keys, max_length)
         return strategy.start(self._ensemble.model(params), sentences)
 

@@ -64,7 +64,9 @@ class Ensemble:
         """The draft model, where there is one."""
         return None if self.drafter is None else step_model(self.drafter, params[-1], self.eos_id)
 
-    def cache(self, params: Sequence[Parameters], tokens: Int[Array, "B S"], *, rows: Size, capacity: int) -> PyTree:
+    def cache(
+        self, params: Sequence[Parameters], tokens: Int[Array, "B S"], *, rows: Size, beams: int, capacity: int
+    ) -> PyTree:
         """What the strategy of these models starts from: the members' caches, and with a draft model a pair."""
         caches = tuple(
             start_cache(
@@ -72,6 +74,7 @@ class Ensemble:
                 own,
                 tokens if model.config.encoder_layers else None,
                 rows=rows,
+                beams=beams,
                 capacity=capacity,
                 ahead=self.guesses,
             )

@@ -159,7 +159,9 @@ class Forcing:
         self, params: Sequence[Parameters], sources: Int[Array, "B S"], targets: Int[Array, "B T"]
     ) -> Float[Array, "B T"]:
         model = self._ensemble.model(params)
-        caches: PyTree = self._ensemble.cache(params, sources, rows=targets.shape[0], capacity=targets.shape[1])
+        caches: PyTree = self._ensemble.cache(
+            params, sources, rows=targets.shape[0], beams=1, capacity=targets.shape[1]
+        )
         logits, _ = model.step(self._shifted(targets), caches)
         log_probs = model.log_probs(logits)
         return jnp.take_along_axis(log_probs, targets[..., None], axis=2)[..., 0]
