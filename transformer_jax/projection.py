@@ -13,7 +13,7 @@ from transformer_jax.sharding import parameter, pieces
 
 LARGEST = 2**30  # bytes that the logits of a device may take
 FEWEST = 4  # blocks of a table that is gathered: of 37,000 rows, one is about the size of a layer of the same width
-FEW = 64  # rows of a product, up to which a transposed kernel pays in parts on a CPU
+FEW = 64  # rows of a product in float32, up to which a transposed kernel pays in parts on a CPU
 
 
 class Projection(nn.Module):

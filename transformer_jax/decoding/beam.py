@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from transformer_jax.decoding.constraints import Constraint, Outputs, Required, adjust
 from transformer_jax.decoding.hypotheses import Hypotheses, length_penalty, take
+from transformer_jax.decoding.largest import largest
 from transformer_jax.decoding.model import StepModel
 from transformer_jax.decoding.strategy import Sentences, Strategy
 from transformer_jax.errors import InputError
@@ -224,7 +225,7 @@ def _candidates(
     if beams.constraints:
         adjusted = adjust(logits - norms, beams.constraints, outputs) + norms
     wanted = adjusted if penalty is None else adjusted - penalty[:, None]
-    best, tokens = jax.lax.top_k(wanted, min(count, logits.shape[-1]))  # -> [B W K]
+    best, tokens = largest(wanted, min(count, logits.shape[-1]))  # -> [B W K]
     required = _required(beams.constraints)
     if required is not None:
         best, tokens = _with_required(required, outputs, best, tokens, wanted)

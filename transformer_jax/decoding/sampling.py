@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree, UInt32
 
 from transformer_jax.decoding.constraints import Constraint, Outputs, adjust
 from transformer_jax.decoding.hypotheses import Fetched, Hypotheses
+from transformer_jax.decoding.largest import largest
 from transformer_jax.decoding.model import StepModel
 from transformer_jax.decoding.strategy import Sentences, Strategy
 from transformer_jax.errors import InputError
@@ -139,7 +140,7 @@ class Sampling(Strategy[Draws]):
         scaled, tokens = log_probs / self.temperature, None
         if self.top_k is not None or self.top_p < 1 or self.min_p > 0:
             count = min(self.top_k or scaled.shape[-1], scaled.shape[-1])
-            scaled, tokens = jax.lax.top_k(scaled, count)
+            scaled, tokens = largest(scaled, count)
             scaled = self._truncated(scaled)
 
         def noise(key: UInt32[Array, "2"], place: Int[Array, ""], sample: Int[Array, ""]) -> Float[Array, " K"]:
