@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_models import CONFIG, compiled, parameters
 
 from transformer_jax.attention import Cache, KeyValue, LayerCache, Memory
 from transformer_jax.attention import cache as cache_module
+from transformer_jax.inference import decoding_parameters
 
 
 class TestCache:
@@ -53,10 +55,16 @@ class TestCache:
         with pytest.raises(ValueError, match="beams=1"):
             alone.reorder(jnp.array([0, 1]))
 
+    def test_rows_are_a_multiple_of_the_beams(self):
+        with pytest.raises(ValueError, match="7 rows cannot be exchanged among 2"):
+            compiled(CONFIG, "start_cache", rows=7, beams=2, capacity=3)(
+                decoding_parameters(parameters(CONFIG)), None, None
+            )
+
     @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
     @pytest.mark.parametrize("beams", [2, 7, 11])  # few are summed on a CPU, many gathered
     def test_entries_are_found_in_parts_as_they_are_found_whole(self, dtype, beams):
-        """To the bit, and a row that is not finite spoils no other."""
+        """And a row that is not finite spoils no other."""
         rows, room = 3 * beams, 13
         key = jax.random.normal(jax.random.key(0), (rows, 2, room, 5), dtype).at[1].set(jnp.nan)
         entries = KeyValue(key, -key)
@@ -65,7 +73,7 @@ class TestCache:
         whole = np.asarray(key, np.float32)[
             beams * sentence + np.asarray(holders).reshape(rows, room), :, places
         ]  # -> [R S G K]
-        for longest in (0, 3, 4, 5, 12, 13):
+        for longest in (0, 3, 4, 5, 12, 13, 17):  # beyond the room: of rows that nothing asks for any more
             for read in (cache_module._held, cache_module._held_in_parts):
                 held = read(entries, holders, jnp.array(longest))
                 assert held.key.dtype == dtype

@@ -51,16 +51,23 @@ class Model:
         target[sentence, 1 : len(prefix) + 1] = prefix
         return np.asarray(self._whole(self.params, target)[sentence, len(prefix)], np.float64)
 
-    def search(self, strategy, constraints=()):
+    def search(self, strategy, constraints=(), *, copying=False):
+        """`copying` exchanges rows by copying all that they hold."""
+
         @jax.jit
         def run(params, constraints):
-            cache = start_cache(
-                self.model, params, self.source, rows=3 * strategy.rows, beams=strategy.beams, capacity=LIMIT
-            )
+            rows, beams = 3 * strategy.rows, 1 if copying else strategy.beams
+            cache = start_cache(self.model, params, self.source, rows=rows, beams=beams, capacity=LIMIT)
             model = step_model(self.model, params, EOS)
+            model = replace(model, select=copied) if copying else model
             return strategy.search(model, cache, jnp.asarray(LIMITS), max_length=LIMIT, constraints=constraints)
 
         return run(self.decoding, constraints)
+
+
+def copied(cache, rows):
+    layers = (replace(layer, past=jax.tree.map(lambda x: x[rows], layer.past)) for layer in cache.layers)
+    return replace(cache, layers=tuple(layers))
 
 
 @pytest.fixture(scope="module", params=[BOTH, DECODER], ids=["encoder-decoder", "decoder"])
@@ -94,6 +101,14 @@ def check(model, width):
 @pytest.mark.parametrize("width", [2, 5, *(pytest.param(width, marks=pytest.mark.slow) for width in (1, 3, 4))])
 def test_a_cache_changes_nothing_whatever_the_width(model, width):
     check(model, width)
+
+
+def test_groups_exchange_their_beams_as_if_they_were_copied(model):
+    strategy = BeamSearch(6, ALPHA, n_best=6, groups=2, diversity=9.0)
+    by_table, by_copies = model.search(strategy), model.search(strategy, copying=True)
+    np.testing.assert_array_equal(by_table.tokens, by_copies.tokens)
+    np.testing.assert_allclose(by_table.scores, by_copies.scores, rtol=1e-6)
+    assert len({tuple(tokens) for tokens in by_table.tokens[2].tolist()}) == 6
 
 
 @pytest.mark.slow

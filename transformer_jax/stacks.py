@@ -163,7 +163,13 @@ class Decoder(nn.Module):
         beams: int,
         capacity: int,
     ) -> Cache:
-        """An empty cache for `rows` hypotheses of up to `capacity` tokens over B sentences."""
+        """An empty cache for `rows` hypotheses of up to `capacity` tokens over B sentences.
+
+        Raises:
+            ValueError: when that is no multiple of `beams`, the rows that are exchanged among each other.
+        """
+        if isinstance(rows, int) and rows % beams:
+            raise ValueError(f"{rows} rows cannot be exchanged among {beams} side by side")
         holders = jnp.zeros((rows // beams, beams, capacity), jnp.int32)
         shape = (rows, self.config.key_value_heads, capacity, self.config.channels)
         empty = KeyValue(*(jnp.zeros(shape, self.config.dtype) for _ in range(2)))

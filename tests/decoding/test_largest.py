@@ -22,10 +22,3 @@ def test_where_nothing_is_possible_the_first_places_are_named():
     found, places = largest(jnp.full((2, 9 * BLOCK), -jnp.inf), 3)
     np.testing.assert_array_equal(found, -jnp.inf)
     np.testing.assert_array_equal(places, [[0, 1, 2]] * 2)
-
-
-def test_not_a_number_comes_first():
-    x = jnp.zeros((1, 9 * BLOCK)).at[0, 5 * BLOCK + 3].set(jnp.nan).at[0, 40].set(7.0)
-    found, places = largest(x, 2)
-    np.testing.assert_array_equal(found, [[jnp.nan, 7.0]])
-    np.testing.assert_array_equal(places, [[5 * BLOCK + 3, 40]])

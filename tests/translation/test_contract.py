@@ -180,10 +180,17 @@ def test_neighbours_and_order_change_nothing(small, order):
     assert len(set(alone)) > 5
 
 
-def test_eight_devices_change_nothing(small, tokenizers):
+@pytest.mark.parametrize(("beam", "groups"), [(1, 1), (4, 2)])
+def test_eight_devices_change_nothing(translator, tokenizers, beam, groups):
+    """Nor do the slots in which other sentences were before: there are 16."""
     mesh = sharding.make_mesh(MeshConfig(data=4, fsdp=2), jax.devices())
-    sharded = Translator(MODEL, parameters(), tokenizers, small.decoding, mesh)
-    assert sharded.translate(SENTENCES) == small.translate(SENTENCES)
+    single = translator(batch_size=16, beam=beam, groups=groups, nbest=beam)
+    sharded = Translator(MODEL, parameters(), tokenizers, single.decoding, mesh)
+    together = list(single.stream(map(Line, SENTENCES)))
+    assert [same.text for same in sharded.stream(map(Line, SENTENCES))] == [one.text for one in together]
+    for sentence, translation in zip(SENTENCES[::5], together[::5], strict=True):
+        (alone,) = single.stream([Line(sentence)])
+        assert [h.text for h in alone.hypotheses] == [h.text for h in translation.hypotheses]
 
 
 def test_lines_that_arrive_one_by_one_come_out_the_same(small):

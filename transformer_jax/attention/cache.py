@@ -8,15 +8,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
-PARTS = 4  # of a cache, of which on a CPU only those are read that anything was written to
-FEW = 8  # beams, of which on a CPU a sum with zeros for all others is quicker to have than the one that is meant
+# On a CPU, of 64 sentences and a beam of 4 with up to 32 tokens, reading all of a layer's entries at 32 steps:
+PARTS = 4  # what is read of a cache that is being filled: 0.68 s in one part, 0.62 s in four
+SUMMED = 8  # beams up to which sums are read, in 0.62 s, in place of gathering, in 1.2 s; of 16 it is 2.1 s for 1.5 s
 
 
 @flax.struct.dataclass
 class Memory:
     """Keys and values of the encoder's output, to attend to at every step.
 
-    Of keys, a channel's lie side by side: so XLA on a CPU does not pack them anew for the products with several beams.
+    Of keys, a channel's lie side by side: so XLA on a CPU does not pack them anew for the products with several beams,
+    which then take a sixth of the time (64 sentences, a beam of 4, 32 tokens: 0.17 s -> 0.03 s).
     """
 
     key: Float[Array, "B G K S"]
@@ -68,7 +70,7 @@ class KeyValue:
 
         Args:
             holders: of each entry of a hypothesis, the row that holds it among W rows side by side.
-            longest: entries of the longest hypothesis.
+            longest: entries of the longest hypothesis, or more; rows that nothing asks for any more count, too.
         """
         if holders.shape[1] == 1:
             return self
@@ -81,7 +83,7 @@ def _held(entries: KeyValue, holders: Int[Array, "N W S"], longest: Int[Array, "
 
 def _held_in_parts(entries: KeyValue, holders: Int[Array, "N W S"], longest: Int[Array, ""]) -> KeyValue:
     """Reads the first quarter of the entries, the first two, three, or all; the rest are zeros."""
-    choose, room = _summed if holders.shape[1] <= FEW else _gathered, holders.shape[2]
+    choose, room = _summed if holders.shape[1] <= SUMMED else _gathered, holders.shape[2]
     sizes = sorted({-(-room * part // PARTS) for part in range(1, PARTS + 1)})
 
     def first(size: int) -> Callable[[KeyValue, Array], KeyValue]:
@@ -92,7 +94,7 @@ def _held_in_parts(entries: KeyValue, holders: Int[Array, "N W S"], longest: Int
 
         return lambda entries, holders: jax.tree.map(lambda x: read(x, holders), entries)
 
-    branch = jnp.searchsorted(jnp.array(sizes), longest)
+    branch = jnp.searchsorted(jnp.array(sizes), longest)  # beyond the room it is one more, which is the last
     return jax.lax.switch(branch, [first(size) for size in sizes], entries, holders)
 
 
@@ -103,7 +105,7 @@ def _gathered(x: Shaped[Array, "R G S K"], holders: Int[Array, "N W S"]) -> Shap
 
 
 def _summed(x: Shaped[Array, "R G S K"], holders: Int[Array, "N W S"]) -> Shaped[Array, "R G S K"]:
-    """The same as `_gathered`: the one that is meant, and zeros."""
+    """The same numbers as `_gathered` gives: the one that is meant, and zeros."""
     rows = x.reshape(*holders.shape[:2], *x.shape[1:])  # -> [N W G S K]
     parts = [jnp.where(holders[:, :, None, :, None] == row, rows[:, row, None], 0) for row in range(rows.shape[1])]
     return sum(parts[1:], start=parts[0]).reshape(x.shape)
@@ -132,7 +134,8 @@ class Cache:
 
     The rows of a sentence lie side by side, so R is a multiple of the number of sentences B. W rows, side by side, are
     exchanged among each other, without copying what they hold: a table says for each entry of a hypothesis which of
-    them holds it.
+    them holds it. With copies, 64 sentences and a beam of 4 took 0.5 of 7.5 CPU s more; a table as a mask over what all
+    W rows hold took longer than copies.
     """
 
     layers: tuple[LayerCache, ...]
@@ -152,11 +155,13 @@ class Cache:
 
     def own(self) -> "Cache":
         """The same, where every row holds itself what is written to it next."""
+        if self.beams == 1:
+            return self
         behind = jnp.arange(self.capacity)[None, None] >= self.lengths.reshape(-1, self.beams, 1)  # -> [N W C]
         return replace(self, holders=jnp.where(behind, jnp.arange(self.beams)[None, :, None], self.holders))
 
     def reorder(self, rows: Int[Array, " R"]) -> "Cache":
-        """Every row goes on with the hypothesis of another one, as in beam search; the W rows are of one length.
+        """Every row goes on with the hypothesis of one of its W, as in beam search, all of which are of one length.
 
         Raises:
             ValueError: for a cache of one beam.
@@ -164,7 +169,8 @@ class Cache:
         if self.beams == 1:
             raise ValueError("rows of this cache are not exchanged: it was started with beams=1")
         beams = rows.reshape(-1, self.beams) % self.beams
-        return replace(self, holders=jnp.take_along_axis(self.holders, beams[..., None], axis=1))
+        holders = jnp.take_along_axis(self.holders, beams[..., None], axis=1, mode="promise_in_bounds")
+        return replace(self, holders=holders)
 
     def rewind(self, lengths: Int[Array, " R"]) -> "Cache":
         """Only the first `lengths` tokens of each row; what lies behind is written over."""

@@ -8,10 +8,11 @@ BLOCK = 32  # numbers that are compared by their largest first
 
 
 def largest(values: Float[Array, "*rows V"], count: int) -> tuple[Float[Array, "*rows K"], Int[Array, "*rows K"]]:
-    """`jax.lax.top_k` in two rounds: the largest of each row, in order, and where they are; of equals the first.
+    """The largest of each row, in order, and where they are; of equals the first; of numbers that are no NaN.
 
-    The first round finds the blocks with the largest numbers: of 8,000 words a third of the time for the best 8, on a
-    CPU. No more blocks than numbers are wanted can have one of them, and the first blocks of equals have the first.
+    Like `jax.lax.top_k`, in two rounds, the first of which finds the blocks with the largest numbers: on a CPU the best
+    8 of 8,000 words take a third of the time. No more blocks than numbers are wanted can have one of them, and the
+    first blocks of equals have the first. Where these blocks would be half of all, one round is left.
     """
     blocks = -(-values.shape[-1] // BLOCK)
     if blocks <= 2 * count:

@@ -23,7 +23,8 @@ def _cannot_rewind(cache: PyTree, lengths: Int[Array, " R"]) -> PyTree:
 class StepModel:
     """A model as functions over a cache, which may be any pytree.
 
-    Rows are sentences times hypotheses, those of a sentence side by side; rows only ever move within a sentence.
+    Rows are sentences times hypotheses, those of a sentence side by side; rows only ever move within a sentence, among
+    as many side by side as `Strategy.beams` says, which have all read equally many tokens.
 
     Raises:
         InputError: if `pad_id` and `eos_id` are the same: padding is never emitted, so no output could end.
