@@ -8,9 +8,14 @@ import numpy as np
 import pytest
 from small_models import CONFIG, compiled, parameters
 
-from transformer_jax.attention import Cache, KeyValue, LayerCache, Memory
-from transformer_jax.attention import cache as cache_module
+from transformer_jax.attention import Cache, Held, KeyValue, LayerCache, Memory, attention_weights, mix_values
+from transformer_jax.attention.kept import kept_attention
 from transformer_jax.inference import decoding_parameters
+
+
+def assert_same(found, expected):
+    """The same numbers, which numpy does not compare in bfloat16 where they are NaN."""
+    np.testing.assert_array_equal(*(np.asarray(x, np.float32) for x in (found, expected)))
 
 
 class TestCache:
@@ -21,10 +26,10 @@ class TestCache:
         holders = jnp.zeros((2, beams, capacity), jnp.int32)
         return Cache((LayerCache(KeyValue(past, -past), None),), jnp.zeros(2 * beams, jnp.int32), holders, None)
 
-    def held(self, cache, longest):
-        held = cache.layers[0].past.held(cache.holders, jnp.array(longest))
-        np.testing.assert_array_equal(held.value, -held.key)
-        return held.key[:, 0, :, 0]
+    def held(self, cache):
+        key, value = Held(cache.layers[0].past, cache.holders, jnp.array(5)).entries()
+        np.testing.assert_array_equal(value, -key)
+        return key[:, :, 0, 0]
 
     @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
     def test_entries_are_written_behind_the_length_of_each_row(self, dtype):
@@ -41,17 +46,14 @@ class TestCache:
         cache = replace(before, lengths=jnp.full(6, 2)).reorder(jnp.array([2, 2, 0, 3, 5, 4])).own()
         cache = replace(cache, lengths=jnp.full(6, 3)).reorder(jnp.array([1, 0, 1, 4, 4, 4]))
         expected = [[20, 21, 12], [20, 21, 2], [20, 21, 12], [50, 51, 42], [50, 51, 42], [50, 51, 42]]
-        np.testing.assert_array_equal(self.held(cache, 3)[:, :3], expected)
+        np.testing.assert_array_equal(self.held(cache)[:, :3], expected)
         assert cache.layers[0] is before.layers[0]
-
-    def test_what_is_read_does_not_depend_on_how_much_more_is_read(self):
-        cache = replace(self.exchanging().own(), lengths=jnp.full(6, 2)).reorder(jnp.array([2, 2, 0, 3, 5, 4]))
-        for longest in range(2, 6):
-            np.testing.assert_array_equal(self.held(cache, longest)[:, :2], self.held(cache, 5)[:, :2])
 
     def test_a_cache_of_one_beam_exchanges_nothing(self):
         alone = self.exchanging(beams=1)
-        assert alone.layers[0].past.held(alone.holders, jnp.array(2)) is alone.layers[0].past
+        key, value = Held(alone.layers[0].past, alone.holders, jnp.array(2)).entries()
+        np.testing.assert_array_equal(key[:, :, 0, 0], [[0, 1, 2, 3, 4], [10, 11, 12, 13, 14]])
+        np.testing.assert_array_equal(value, -key)
         with pytest.raises(ValueError, match="beams=1"):
             alone.reorder(jnp.array([0, 1]))
 
@@ -61,28 +63,68 @@ class TestCache:
                 decoding_parameters(parameters(CONFIG)), None, None
             )
 
-    @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-    @pytest.mark.parametrize("beams", [2, 7, 11])  # few are summed on a CPU, many gathered
-    def test_entries_are_found_in_parts_as_they_are_found_whole(self, dtype, beams):
-        """And a row that is not finite spoils no other."""
-        rows, room = 3 * beams, 13
-        key = jax.random.normal(jax.random.key(0), (rows, 2, room, 5), dtype).at[1].set(jnp.nan)
-        entries = KeyValue(key, -key)
-        holders = jax.random.randint(jax.random.key(1), (3, beams, room), 0, beams)
-        sentence, places = np.arange(rows)[:, None] // beams, np.arange(room)[None]
-        whole = np.asarray(key, np.float32)[
-            beams * sentence + np.asarray(holders).reshape(rows, room), :, places
-        ]  # -> [R S G K]
-        for longest in (0, 3, 4, 5, 12, 13, 17):  # beyond the room: of rows that nothing asks for any more
-            for read in (cache_module._held, cache_module._held_in_parts):
-                held = read(entries, holders, jnp.array(longest))
-                assert held.key.dtype == dtype
-                found, value = (x[:, :, :longest].swapaxes(1, 2).astype(jnp.float32) for x in (held.key, held.value))
-                np.testing.assert_array_equal(found, whole[:, :longest])
-                np.testing.assert_array_equal(value, -found)
-
     def test_a_memory_gives_back_its_keys_and_values(self):
         key, value = (jax.random.normal(jax.random.key(seed), (2, 7, 3, 5)) for seed in range(2))
         for kind in (Memory, KeyValue):
             for found, given in zip(kind.of(key, value).entries(), (key, value), strict=True):
                 np.testing.assert_array_equal(found, given)
+
+
+class TestHeld:
+    BEAMS, ROOM = 3, 13
+
+    def held(self, longest, dtype="float32", key=None):
+        """Of five sentences of three beams, thirteen entries of two heads of seven."""
+        shape = (5 * self.BEAMS, 2, self.ROOM, 7)
+        draws = jax.random.split(jax.random.key(0), 3)
+        key = jax.random.normal(draws[0], shape, dtype) if key is None else key
+        value = jax.random.normal(draws[1], shape, dtype)
+        holders = jax.random.randint(draws[2], (5, self.BEAMS, self.ROOM), 0, self.BEAMS)
+        return Held(KeyValue(key, value), holders, jnp.asarray(longest))
+
+    @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+    def test_a_block_is_what_is_found_whole(self, dtype):
+        """Also where a row that is not finite lies beside, and where fewer are left than are asked for."""
+        held = self.held(13, dtype)
+        held = replace(held, past=jax.tree.map(lambda x: x.at[1].set(jnp.nan), held.past))
+        rows, places = np.arange(15)[:, None] // self.BEAMS * self.BEAMS, np.arange(self.ROOM)[None]
+        rows = rows + np.asarray(held.holders).reshape(15, self.ROOM)
+        for found, x in zip(held.entries(), jax.tree.leaves(held.past), strict=True):
+            assert_same(found, np.asarray(x)[rows, :, places])
+        for start, first in ((0, 0), (4, 4), (12, 9)):
+            for found, whole in zip(held.block(jnp.array(start), 4), held.entries(), strict=True):
+                assert found.dtype == dtype
+                assert_same(found, whole[:, first : first + 4])
+
+    def attended(self, held, positions=2, length=None, bias=None):
+        """By queries of so many positions at the end of hypotheses of a length, all of the longest if None."""
+        length = held.longest if length is None else length
+        query = jax.random.normal(jax.random.key(1), (15, positions, 4, 7), held.past.key.dtype)
+        mask = jnp.broadcast_to(jnp.arange(self.ROOM) < length, (15, 1, positions, self.ROOM))
+        return query, mask, bias, kept_attention(query, held, mask, bias)
+
+    @pytest.mark.parametrize("longest", [1, 4, 5, 12, 13])
+    def test_attention_in_blocks_is_attention_over_all(self, longest):
+        bias = jax.random.normal(jax.random.key(2), (1, 4, 1, self.ROOM))
+        query, mask, bias, (mixed, weights) = self.attended(held := self.held(longest), bias=bias)
+        key, value = held.entries()
+        np.testing.assert_allclose(weights, expected := attention_weights(query, key, mask, bias), rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(mixed, mix_values(expected, value), rtol=1e-5, atol=1e-6)
+
+    @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+    def test_no_bit_depends_on_how_much_more_is_read(self, dtype):
+        """A sentence beside longer ones gets what it gets alone; beyond the room there are done rows only."""
+        for length in (3, 8):
+            *_, (mixed, weights) = self.attended(self.held(length, dtype), length=length)
+            for longest in (length + 1, 9, 13, 17):
+                *_, more = self.attended(self.held(longest, dtype), length=length)
+                np.testing.assert_array_equal(more[0], mixed)
+                np.testing.assert_array_equal(more[1], weights)
+
+    def test_nothing_behind_the_longest_is_read(self):
+        """Blocks are of four: NaN at the ninth place on is not met by hypotheses of eight."""
+        held = self.held(8)
+        *_, (mixed, _) = self.attended(
+            replace(held, past=jax.tree.map(lambda x: x.at[:, :, 8:].set(jnp.nan), held.past))
+        )
+        np.testing.assert_array_equal(mixed, self.attended(held)[-1][0])

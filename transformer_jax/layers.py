@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from transformer_jax.attention import KeyValue, LayerCache, Memory, MultiHeadAttention, Places, Rotation
+from transformer_jax.attention import Held, KeyValue, LayerCache, Memory, MultiHeadAttention, Places, Rotation
 from transformer_jax.config import ModelConfig
 from transformer_jax.depth import residual_weight
 from transformer_jax.dropout import Dropout
@@ -304,8 +304,9 @@ class DecoderLayer(nn.Module):
 
         def attend_to_past(y: Float[Array, "R T D"]) -> tuple[Array, tuple[Array | None, KeyValue]]:
             past = cache.past.write(KeyValue.of(*self.self_attention.keys_values(y, rotation)), lengths)
+            held = Held(past, holders, longest)
             output, weights = self.self_attention(
-                y, past.held(holders, longest), self_mask, self_bias, rotation, return_weights=return_attention
+                y, held, self_mask, self_bias, rotation, return_weights=return_attention
             )
             return output, (weights, past)
 

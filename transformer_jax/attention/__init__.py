@@ -1,7 +1,7 @@
 """Attention (3.2): scaled dot products as free functions, multiple heads as a module, and keys and values kept."""
 
 from transformer_jax.attention.blockwise import blockwise_attention
-from transformer_jax.attention.cache import Cache, KeyValue, LayerCache, Memory
+from transformer_jax.attention.cache import Cache, Held, KeyValue, LayerCache, Memory
 from transformer_jax.attention.dot_product import attention_weights, dot_product_attention, mix_values
 from transformer_jax.attention.multi_head import MultiHeadAttention
 from transformer_jax.attention.places import Places, rotation_of
@@ -10,6 +10,7 @@ from transformer_jax.attention.rotary import Rotation, rotated, rotation
 
 __all__ = [
     "Cache",
+    "Held",
     "KeyValue",
     "LayerCache",
     "Memory",

@@ -5,7 +5,6 @@ side (Ainslie et al., 2023), and is never repeated for them.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,24 +27,33 @@ def attention_weights(
         bias: added to the scaled products.
         scale: 1 / sqrt(d_k) where None.
     """
-    scale = query.shape[-1] ** -0.5 if scale is None else scale
-    exact = jnp.promote_types(query.dtype, jnp.float32)
-    logits = _products(query * scale, key, exact)
-    if bias is not None:
-        logits = logits + bias
-    if mask is None:
-        return jax.nn.softmax(logits)
-    weights = jax.nn.softmax(jnp.where(mask, logits, jnp.finfo(exact).min))
-    return jnp.where(mask, weights, 0.0)
+    return softmax_where(mask, scaled_products(query, key, scale), bias)
 
 
-def _products(query: Float[Array, "B T H K"], key: Float[Array, "B S G K"], exact: Any) -> Float[Array, "B H T S"]:
-    heads, groups = query.shape[2], key.shape[2]
+def scaled_products(
+    query: Float[Array, "B T H K"], key: Float[Array, "B S G K"], scale: float | None = None
+) -> Float[Array, "B H T S"]:
+    """Q K^T * scale, in float32 at least; the scale is 1 / sqrt(d_k) where None."""
+    query = query * (query.shape[-1] ** -0.5 if scale is None else scale)
+    exact, heads, groups = jnp.promote_types(query.dtype, jnp.float32), query.shape[2], key.shape[2]
     if heads == groups:
         return jnp.einsum("BTHK,BSHK->BHTS", query, key, preferred_element_type=exact)
     grouped = query.reshape(*query.shape[:2], groups, heads // groups, query.shape[3])
     products = jnp.einsum("BTGhK,BSGK->BGhTS", grouped, key, preferred_element_type=exact)
     return products.reshape(query.shape[0], heads, *products.shape[3:])
+
+
+def softmax_where(
+    mask: Bool[Array, "#B #H #T S"] | None,
+    products: Float[Array, "B H T S"],
+    bias: Float[Array, "#B #H #T S"] | None = None,
+) -> Float[Array, "B H T S"]:
+    """softmax(products + bias) over the places that the mask allows; all zeros where it allows none."""
+    logits = products if bias is None else products + bias
+    if mask is None:
+        return jax.nn.softmax(logits)
+    weights = jax.nn.softmax(jnp.where(mask, logits, jnp.finfo(logits.dtype).min))
+    return jnp.where(mask, weights, 0.0)
 
 
 def mix_values(weights: Float[Array, "B H T S"], value: Float[Array, "B S G K"]) -> Float[Array, "B T H K"]:

@@ -5,8 +5,9 @@ from collections.abc import Callable
 import flax.linen as nn
 from jaxtyping import Array, Bool, Float
 
-from transformer_jax.attention.cache import KeyValue, Memory
+from transformer_jax.attention.cache import Held, KeyValue, Memory
 from transformer_jax.attention.dot_product import attention_weights, mix_values, shield
+from transformer_jax.attention.kept import kept_attention
 from transformer_jax.attention.paths import segment_attention
 from transformer_jax.attention.rotary import Rotation, rotated
 from transformer_jax.config import ModelConfig
@@ -43,7 +44,7 @@ class MultiHeadAttention(nn.Module):
     def __call__(
         self,
         queries: Float[Array, "B T D"],
-        memory: Float[Array, "B S D"] | KeyValue | Memory,
+        memory: Float[Array, "B S D"] | Held | KeyValue | Memory,
         mask: Bool[Array, "#B #H #T S"] | SegmentMask | None = None,
         bias: Float[Array, "#B #H #T S"] | None = None,
         rotation: Rotation | None = None,
@@ -55,7 +56,7 @@ class MultiHeadAttention(nn.Module):
 
         Args:
             queries: what attends.
-            memory: what is attended to.
+            memory: what is attended to; keys and values that were made before know no dropout.
             mask: who may attend to whom.
             bias: added to the products of queries and keys.
             rotation: what turns queries and keys, which then stand at the same places.
@@ -68,14 +69,14 @@ class MultiHeadAttention(nn.Module):
         query = self._prepared(self.query(queries), self.query_norm, rotation)  # -> [B T H K]
         scale = None if self.config.scale_attention else 1.0
         dense = mask.dense() if isinstance(mask, SegmentMask) else mask
-        if isinstance(memory, KeyValue | Memory):  # made by the model: to shield all of it at each step would be waste
-            key, value = memory.entries()
-        else:
-            key, value = self.keys_values(memory, rotation)
-            if isinstance(mask, SegmentMask) and bias is None and scale is None and not return_weights:
-                dropout_key = self.dropout.key(deterministic=deterministic)
-                return self._join(segment_attention(query, key, value, mask, self.dropout.rate, dropout_key)), None
-            query, key, value, bias = shield(query, key, value, dense, bias)
+        if isinstance(memory, Held | KeyValue | Memory):  # of the model's own: to shield it at each step would be waste
+            mixed, weights = kept_attention(query, memory, dense, bias, scale)
+            return self._join(mixed), weights if return_weights else None
+        key, value = self.keys_values(memory, rotation)
+        if isinstance(mask, SegmentMask) and bias is None and scale is None and not return_weights:
+            dropout_key = self.dropout.key(deterministic=deterministic)
+            return self._join(segment_attention(query, key, value, mask, self.dropout.rate, dropout_key)), None
+        query, key, value, bias = shield(query, key, value, dense, bias)
         weights = attention_weights(query, key, dense, bias, scale)  # -> [B H T S]
         mixed = mix_values(self.dropout(weights, deterministic=deterministic), value)
         return self._join(mixed), weights if return_weights else None
