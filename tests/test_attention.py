@@ -11,6 +11,7 @@ import pytest
 
 from transformer_jax import masks
 from transformer_jax.attention import (
+    Held,
     KeyValue,
     Memory,
     MultiHeadAttention,
@@ -174,7 +175,9 @@ class TestMultiHead:
     def test_keys_and_values_made_before_give_the_same(self):
         module, params, x, memory = self.make()
         made, expected = module.apply(params, memory, method="keys_values"), module.apply(params, x, memory)[0]
-        np.testing.assert_array_equal(module.apply(params, x, KeyValue.of(*made))[0], expected)
+        rows, places = made[0].shape[:2]
+        held = Held(KeyValue.of(*made), jnp.zeros((rows, 1, places), int), jnp.array(places))
+        np.testing.assert_array_equal(module.apply(params, x, held, jnp.ones((1, 1, 1, places), bool))[0], expected)
         np.testing.assert_allclose(module.apply(params, x, Memory.of(*made))[0], expected, atol=1e-6)
 
     def test_dropout_is_on_the_weights_and_the_weights_returned_are_before_it(self):

@@ -27,7 +27,7 @@ def attention_weights(
         bias: added to the scaled products.
         scale: 1 / sqrt(d_k) where None.
     """
-    return softmax_where(mask, scaled_products(query, key, scale), bias)
+    return masked_softmax(scaled_products(query, key, scale), mask, bias)
 
 
 def scaled_products(
@@ -43,9 +43,9 @@ def scaled_products(
     return products.reshape(query.shape[0], heads, *products.shape[3:])
 
 
-def softmax_where(
-    mask: Bool[Array, "#B #H #T S"] | None,
+def masked_softmax(
     products: Float[Array, "B H T S"],
+    mask: Bool[Array, "#B #H #T S"] | None = None,
     bias: Float[Array, "#B #H #T S"] | None = None,
 ) -> Float[Array, "B H T S"]:
     """softmax(products + bias) over the places that the mask allows; all zeros where it allows none."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import flax.linen as nn
 from jaxtyping import Array, Bool, Float
 
-from transformer_jax.attention.cache import Held, KeyValue, Memory
+from transformer_jax.attention.cache import Held, Memory
 from transformer_jax.attention.dot_product import attention_weights, mix_values, shield
 from transformer_jax.attention.kept import kept_attention
 from transformer_jax.attention.paths import segment_attention
@@ -44,7 +44,7 @@ class MultiHeadAttention(nn.Module):
     def __call__(
         self,
         queries: Float[Array, "B T D"],
-        memory: Float[Array, "B S D"] | Held | KeyValue | Memory,
+        memory: Float[Array, "B S D"] | Held | Memory,
         mask: Bool[Array, "#B #H #T S"] | SegmentMask | None = None,
         bias: Float[Array, "#B #H #T S"] | None = None,
         rotation: Rotation | None = None,
@@ -56,7 +56,7 @@ class MultiHeadAttention(nn.Module):
 
         Args:
             queries: what attends.
-            memory: what is attended to; keys and values that were made before know no dropout.
+            memory: what is attended to, or keys and values made of it before, of which no weight is ever dropped.
             mask: who may attend to whom.
             bias: added to the products of queries and keys.
             rotation: what turns queries and keys, which then stand at the same places.
@@ -69,7 +69,7 @@ class MultiHeadAttention(nn.Module):
         query = self._prepared(self.query(queries), self.query_norm, rotation)  # -> [B T H K]
         scale = None if self.config.scale_attention else 1.0
         dense = mask.dense() if isinstance(mask, SegmentMask) else mask
-        if isinstance(memory, Held | KeyValue | Memory):  # of the model's own: to shield it at each step would be waste
+        if isinstance(memory, Held | Memory):  # of the model's own: to shield it at each step would be waste
             mixed, weights = kept_attention(query, memory, dense, bias, scale)
             return self._join(mixed), weights if return_weights else None
         key, value = self.keys_values(memory, rotation)
