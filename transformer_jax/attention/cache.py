@@ -102,8 +102,8 @@ class Held:
         holders = jax.lax.dynamic_slice_in_dim(self.holders, start, size, axis=2)[:, :, None, :, None]
 
         def held_by(beam: int) -> Shaped[Array, "N W G s K"]:
-            there = jax.lax.dynamic_slice_in_dim(self._by_beam(x)[:, beam, None], start, size, axis=3)
-            return jnp.where(holders == beam, _bits(there), 0)
+            there = jax.lax.dynamic_slice_in_dim(self._by_beam(_bits(x))[:, beam, None], start, size, axis=3)
+            return jnp.where(holders == beam, there, 0)
 
         total = functools.reduce(jnp.add, map(held_by, range(self.beams)))
         return _numbers(total.reshape(*x.shape[:2], size, x.shape[3]), x.dtype).swapaxes(1, 2)
