@@ -107,7 +107,7 @@ class TestHeld:
     @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("bfloat16", 0.02)])
     def test_attention_in_blocks_is_attention_over_all(self, dtype, tolerance, room, longest, positions):
         held, bias = self.held(longest, dtype, room=room), jax.random.normal(jax.random.key(2), (1, 4, 1, room))
-        lengths = longest - jnp.arange(15) % max(1, longest - positions + 1)
+        lengths = longest - jnp.arange(15) % (longest - positions + 1)
         query, mask, bias, (mixed, weights) = self.attended(held, lengths, positions, bias)
         key, value = held.entries()
         np.testing.assert_allclose(weights, expected := attention_weights(query, key, mask, bias), atol=1e-6)
