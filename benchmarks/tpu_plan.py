@@ -49,6 +49,7 @@ def step_row(name: str, topology: str) -> dict[str, Any]:
     parameters = sum(leaf.size for leaf in jax.tree.leaves(trainer.abstract_state.params))
     moved = sum(one.moved for one in found)
     least = 2 * 2 * parameters * (count - 1) // count  # in bfloat16: gathered once and kept, gradients reduced once
+    twice = 3 * 2 * parameters * (count - 1) // count  # gathered again for the backward pass
     flops, hand = cost["flops"], planning.step_operations(experiment) / count
     peak, bandwidth = accelerators.peak_operations(kind), accelerators.peak_bandwidth(kind)
     if peak is None or bandwidth is None:
@@ -66,7 +67,8 @@ def step_row(name: str, topology: str) -> dict[str, Any]:
         "temporary GiB": memory.temp_size_in_bytes / GIB,
         "MB moved": moved / 1e6,
         "least MB": least / 1e6,
-        "times least": moved / least,
+        "MB gathering twice": twice / 1e6,
+        "times that": moved / twice,
         "kinds": ", ".join(f"{kind} {size / 1e6:.0f}" for kind, (_, size) in programs.moved_by_kind(found).items()),
     }
 

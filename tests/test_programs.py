@@ -198,25 +198,57 @@ def test_as_the_tpu_compiler_writes_it():
 UNROLLED = """\
 HloModule jit_step, is_scheduled=true, num_partitions=8
 
+%all-reduce-scatter.1 (input.1: bf16[16,24]) -> bf16[2,24] {
+  %all-reduce.1 = bf16[16,24]{1,0} all-reduce(%input.1), channel_id=9, replica_groups={}, to_apply=%add
+  ROOT %dynamic-slice.1 = bf16[2,24]{1,0} dynamic-slice(%all-reduce.1, %m), dynamic_slice_sizes={2,24}
+}
+
+%all-reduce-scatter.2 (input.2: bf16[16,24]) -> bf16[2,24] {
+  %all-reduce.2 = bf16[16,24]{1,0} all-reduce(%input.2), channel_id=9, replica_groups={}, to_apply=%add
+  ROOT %dynamic-slice.2 = bf16[2,24]{1,0} dynamic-slice(%all-reduce.2, %m), dynamic_slice_sizes={2,24}
+}
+
+%async_collective_fusion.3 (p: f32[5,3]) -> f32[40,3] {
+  ROOT %all-gather.2 = f32[40,3]{1,0} all-gather(%p), channel_id=6, replica_groups={}, dimensions={0}
+}
+
+%fused_computation.4 (p: f32[5,3]) -> (f32[5,3], f32[40,3], u32[]) {
+  %all-gather.1 = f32[40,3]{1,0} all-gather(%p), channel_id=6, replica_groups={}, dimensions={0}
+  ROOT %custom-call.1 = (f32[5,3]{1,0}, f32[40,3]{1,0}, u32[]) custom-call(%all-gather.1), \
+custom_call_target="AsyncCollectiveStart"
+}
+
 %body (p: (s32[], bf16[64,32])) -> (s32[], bf16[64,32]) {
+  %stride = s32[] constant(3)
+  %i = s32[] get-tuple-element(%p), index=0
+  %next = s32[] add(%i, %stride)
   %permute.1 = bf16[64,32]{1,0} collective-permute(%x), channel_id=5, source_target_pairs={{0,1},{1,0}}
   %permute.2 = bf16[64,32]{1,0} collective-permute(%permute.1), channel_id=5, source_target_pairs={{0,1},{1,0}}
-  ROOT %tuple = (s32[], bf16[64,32]{1,0}) tuple(%i, %permute.2)
+  %fusion.3 = f32[40,3]{1,0} fusion(%y), kind=kOutput, calls=%async_collective_fusion.3
+  ROOT %tuple = (s32[], /*index=1*/bf16[64,32]{1,0}) tuple(%next, /*index=1*/%permute.2)
 }
 
 %condition (p: (s32[], bf16[64,32])) -> pred[] {
-  %limit = s32[] constant(4)
+  %limit = s32[] constant(11)
+  %i = s32[] get-tuple-element(%p), index=0
   ROOT %lt = pred[] compare(%i, %limit), direction=LT
 }
 
 ENTRY %main (p: bf16[64,32]) -> bf16[64,32] {
+  %start = (f32[5,3]{1,0}, f32[40,3]{1,0}, u32[]) fusion(%s), kind=kCustom, calls=%fused_computation.4
+  %fusion.1 = bf16[2,24]{1,0} fusion(%g), kind=kCustom, calls=%all-reduce-scatter.1
+  %fusion.2 = bf16[2,24]{1,0} fusion(%h), kind=kCustom, calls=%all-reduce-scatter.2
   ROOT %while = (s32[], bf16[64,32]{1,0}) while(%t), condition=%condition, body=%body
 }
 """
 
 
-def test_rounds_of_a_loop_that_are_written_out_share_a_channel():
-    assert moved_by_kind(collectives(UNROLLED)) == {"collective-permute": (8, 8 * 64 * 32 * 2)}
+def test_rounds_of_a_loop_that_are_written_out_share_a_channel_and_count_each():
+    assert moved_by_kind(collectives(UNROLLED)) == {
+        "collective-permute": (8, 8 * 64 * 32 * 2),  # 2 in each of the rounds 0, 3, 6 and 9
+        "reduce-scatter": (2, 2 * 7 * 2 * 24 * 2),
+        "all-gather": (1, 7 * 5 * 3 * 4),  # what runs beside the products of the loop is what was started before it
+    }
 
 
 GPU = """\

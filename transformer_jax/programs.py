@@ -121,6 +121,11 @@ class _Instruction:
         return dict(re.findall(r"\b(calls|to_apply|body|condition)=%?([\w.-]+)", self.rest))
 
     @property
+    def operands(self) -> list[str]:
+        """The names of what it takes."""
+        return re.findall(r"%([\w.-]+)", self.rest.partition(")")[0])
+
+    @property
     def branches(self) -> list[str]:
         lists = re.findall(r"\b(?:branch_computations|called_computations)=\{([^}]*)\}", self.rest)
         names = [name.strip().lstrip("%") for part in lists for name in part.split(",")]
@@ -134,28 +139,32 @@ def collectives(text: str) -> list[Collective]:
     """The collectives of a compiled program, `compiled.as_text()`, as CPU, GPU and TPU compilers write it.
 
     What a TPU compiler names as an all-reduce inside of "all-reduce-scatter" is a reduce-scatter. Parts of an
-    instruction that runs beside others (start, done, and what is fused between) count as one. A loop of which the
-    program tells no length counts as one run.
+    instruction that runs beside others (start, done, and what is fused between) count as one; rounds of a loop that
+    are written out, which share a channel, count each. A loop of which the program tells no length counts as one run.
     """
     computations, entry, devices = _parse(text)
-    owners: dict[str, str] = {}  # channel -> the computation whose instructions count, of all with its number
     found = []
 
     def walk(computation: str, times: int) -> None:
         for instruction in computations.get(computation, []):
             kind = instruction.operation.removesuffix("-start")
             if kind in _KINDS:
-                channel = re.search(r"channel_id=(\d+)", instruction.rest)
-                if channel is None or owners.setdefault(channel.group(1), computation) == computation:
-                    found.append(_collective(computation, instruction, computations, devices, times))
+                found.append(_collective(computation, instruction, computations, devices, times))
             elif not kind.endswith(("-update", "-done")):  # which name again what their start has run
                 called = instruction.attributes
                 inner = times * _trips(instruction, computations) if "body" in called else times
                 for name in [*called.values(), *instruction.branches]:
-                    walk(name, inner)
+                    if not _repeats(name, computations):
+                        walk(name, inner)
 
     walk(entry, 1)
     return found
+
+
+def _repeats(computation: str, computations: _Computations) -> bool:
+    """Whether a computation names again what another has started, as a TPU compiler does to run others beside it."""
+    done = any("AsyncCollectiveDone" in instruction.rest for instruction in computations.get(computation, []))
+    return done or computation.startswith("async_collective_fusion")
 
 
 def moved_by_kind(found: Iterable[Collective]) -> dict[str, tuple[int, int]]:
@@ -249,11 +258,30 @@ def _group(attributes: str, devices: int) -> int:
 
 
 def _trips(loop: _Instruction, computations: _Computations) -> int:
-    """How often a loop runs: XLA says so, or its condition compares the counter of a scan, from 0, with a constant."""
+    """How often a loop runs: XLA says so, or its condition compares a counter, from 0, with a constant."""
     known = re.search(r"known_trip_count\D+(\d+)", loop.rest)
     if known:
         return int(known.group(1))
-    condition = computations.get(loop.attributes["condition"], [])
-    limits = [one.rest.partition(")")[0] for one in condition if one.operation == "constant"]
-    compared = any(one.operation == "compare" and "direction=LT" in one.rest for one in condition)
-    return int(limits[0]) if compared and len(limits) == 1 else 1
+    condition = {one.name: one for one in computations.get(loop.attributes["condition"], [])}
+    limits = [_value(one) for one in condition.values() if one.operation == "constant"]
+    compared = [one for one in condition.values() if one.operation == "compare" and "direction=LT" in one.rest]
+    if len(compared) != 1 or len(limits) != 1:
+        return 1
+    counter = condition.get(compared[0].operands[0])
+    place = re.search(r"\bindex=(\d+)", counter.rest) if counter else None
+    return -(-limits[0] // (_step(computations[loop.attributes["body"]], int(place.group(1))) if place else 1))
+
+
+def _step(body: list[_Instruction], place: int) -> int:
+    """What a round of a loop adds to the number that lies at this place of what it carries: 1, unless a constant."""
+    named = {one.name: one for one in body}
+    (root,) = [one for one in body if one.is_root]
+    added = named.get(root.operands[place]) if root.operation == "tuple" else None
+    if added is None or added.operation != "add":
+        return 1
+    constants = [named[name] for name in added.operands if name in named and named[name].operation == "constant"]
+    return _value(constants[0]) if len(constants) == 1 else 1
+
+
+def _value(constant: _Instruction) -> int:
+    return int(constant.rest.partition(")")[0])
