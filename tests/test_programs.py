@@ -251,6 +251,11 @@ def test_rounds_of_a_loop_that_are_written_out_share_a_channel_and_count_each():
     }
 
 
+def test_a_loop_without_a_known_end_counts_once():
+    unknown = collectives(UNROLLED.replace("constant(11)", "constant(0.5)"))
+    assert moved_by_kind(unknown)["collective-permute"] == (2, 2 * 64 * 32 * 2)
+
+
 GPU = """\
 HloModule jit_step, is_scheduled=true, replica_count=1, num_partitions=4
 

@@ -126,6 +126,12 @@ class _Instruction:
         return re.findall(r"%([\w.-]+)", self.rest.partition(")")[0])
 
     @property
+    def value(self) -> int:
+        """Of a constant that is a whole number; 0 of all else."""
+        written = re.match(r"(\d+)\)", self.rest)
+        return int(written.group(1)) if self.operation == "constant" and written else 0
+
+    @property
     def branches(self) -> list[str]:
         lists = re.findall(r"\b(?:branch_computations|called_computations)=\{([^}]*)\}", self.rest)
         names = [name.strip().lstrip("%") for part in lists for name in part.split(",")]
@@ -262,26 +268,23 @@ def _trips(loop: _Instruction, computations: _Computations) -> int:
     known = re.search(r"known_trip_count\D+(\d+)", loop.rest)
     if known:
         return int(known.group(1))
-    condition = {one.name: one for one in computations.get(loop.attributes["condition"], [])}
-    limits = [_value(one) for one in condition.values() if one.operation == "constant"]
-    compared = [one for one in condition.values() if one.operation == "compare" and "direction=LT" in one.rest]
+    condition = computations.get(loop.attributes["condition"], [])
+    limits = [one.value for one in condition if one.value]
+    compared = [one for one in condition if one.operation == "compare" and "direction=LT" in one.rest]
     if len(compared) != 1 or len(limits) != 1:
         return 1
-    counter = condition.get(compared[0].operands[0])
-    place = re.search(r"\bindex=(\d+)", counter.rest) if counter else None
-    return -(-limits[0] // (_step(computations[loop.attributes["body"]], int(place.group(1))) if place else 1))
+    return -(-limits[0] // _step(compared[0], condition, computations[loop.attributes["body"]]))
 
 
-def _step(body: list[_Instruction], place: int) -> int:
-    """What a round of a loop adds to the number that lies at this place of what it carries: 1, unless a constant."""
+def _step(compared: _Instruction, condition: list[_Instruction], body: list[_Instruction]) -> int:
+    """What a round of a loop adds to the counter that its condition compares: a constant, or taken to be 1."""
+    places = {one.name: re.search(r"\bindex=(\d+)", one.rest) for one in condition}
+    place = next((places[name] for name in compared.operands if places.get(name)), None)
     named = {one.name: one for one in body}
-    (root,) = [one for one in body if one.is_root]
-    added = named.get(root.operands[place]) if root.operation == "tuple" else None
+    carried = next((one.operands for one in body if one.is_root), [])
+    if place is None or int(place.group(1)) >= len(carried):
+        return 1
+    added = named.get(carried[int(place.group(1))])
     if added is None or added.operation != "add":
         return 1
-    constants = [named[name] for name in added.operands if name in named and named[name].operation == "constant"]
-    return _value(constants[0]) if len(constants) == 1 else 1
-
-
-def _value(constant: _Instruction) -> int:
-    return int(constant.rest.partition(")")[0])
+    return next((named[name].value for name in added.operands if name in named and named[name].value), 1)
