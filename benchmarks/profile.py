@@ -58,6 +58,26 @@ def operations(rows: int, length: int) -> dict[str, float]:
     }
 
 
+def passes(rows: int, length: int, params: int) -> dict[str, float]:
+    """Bytes that each other part must read and write in a step, in float32, were each array read and written once.
+
+    An elementwise function of one array takes five passes over it: forward one to read and one to write, backward the
+    array, the gradient behind it and the one before it.
+    """
+    tokens, layers, decoder = rows * length, BASE.encoder_layers + BASE.decoder_layers, BASE.decoder_layers
+    activations, sublayers = 4 * tokens * BASE.width, 2 * layers + decoder
+    return {
+        "softmax and masks": 5 * 4 * (layers + decoder) * rows * BASE.num_heads * length**2,
+        "norms": 5 * sublayers * activations,
+        # A residual is read beside what is added to it; its gradient goes on as it is.
+        "dropout, activations, residuals": 6 * sublayers * activations + 5 * layers * 4 * tokens * BASE.ffn_width,
+        "loss": 3 * 4 * tokens * BASE.vocab_size,  # logits read, then read again and their gradient written
+        "embeddings": 2 * 4 * activations,  # rows of two lookups read and written, and so are their gradients
+        "unstacking and stacking layers": 0,  # layers could lie as the step reads them
+        REST: 7 * params,  # Adam reads four arrays and writes three
+    }
+
+
 def seconds(function: Callable[..., Any], *arguments: Any, times: int = 20) -> float:
     """Of one call of a jitted function, the least of some tries."""
     jax.block_until_ready(function(*arguments))
@@ -120,9 +140,9 @@ def profile(rows: int, length: int, folder: Path) -> list[dict[str, Any]]:
         by_part[part_of(re.sub(r"\d", "", names.get(instruction, instruction)))] += taken
     product, copy = ceilings()
     counted = operations(rows, length)
-    floors = {part: count / product for part, count in counted.items()}
     held = sum(leaf.nbytes for leaf in jax.tree.leaves(state.params))
-    floors[REST] = 7 * held / copy  # Adam reads four arrays and writes three
+    floors = {part: count / product for part, count in counted.items()}
+    floors |= {part: moved / copy for part, moved in passes(rows, length, held).items()}
     table = [
         {"part": part, "s": taken, "share": taken / sum(by_part.values()), "floor s": floors.get(part)}
         for part, taken in by_part.most_common()

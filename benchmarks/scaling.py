@@ -1,26 +1,30 @@
-"""How a training step grows: `python -m benchmarks.scaling [--axes rows length width layers devices] [--rounds 3]`.
+"""How a training step grows, and attention: `python -m benchmarks.scaling [--axes rows length ...] [--rounds 3]`.
 
 A small model in float32 without dropout, of which one size at a time is doubled. CPU seconds of a step on one core, and
 the temporary memory of a device by the compiler; beside the slope of each doubling (1 is linear, 2 quadratic) the one
 that theory has: for time that of the operations counted in the step, for memory that of activations, which grow with
 rows, length and layers, and with the width beyond what attention weights take. Devices are simulated on the same core
-and each brings its own rows: time grows with their number, the memory of a device does not.
+and each brings its own rows: time grows with their number, the memory of a device does not. Of attention alone, causal,
+8 heads of 64, it is the gradient, with all weights at once, whose memory is quadratic, and in blocks of queries.
 """
 
 import argparse
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from benchmarks import timing
 from benchmarks.base import batch_of, experiment_of, sentences
 from transformer_jax import ModelConfig, programs, sharding, topologies
+from transformer_jax.attention import blockwise_attention, dot_product_attention
 from transformer_jax.config import MeshConfig
+from transformer_jax.masks import SegmentMask
 from transformer_jax.training import planning
 from transformer_jax.training.step import Trainer
 
@@ -34,8 +38,12 @@ SIZES = {
     "width": (64, 128, 256, 512),
     "layers": (2, 4, 8),
     "devices": (1, 2, 4, 8),
+    "attention": (512, 1024, 2048, 4096),
+    "attention-at-once": (512, 1024, 2048, 4096),
 }
-MEMORY = {"rows": 1, "length": 1, "width": 1, "layers": 1, "devices": 0}  # slopes of activations
+# Slopes of activations.
+MEMORY = {"rows": 1, "length": 1, "width": 1, "layers": 1, "devices": 0, "attention": 1, "attention-at-once": 2}
+Program = tuple[Callable[[], object], jax.stages.Traced]  # what runs, and what was read of it
 
 
 def setting(axis: str, size: int) -> tuple[ModelConfig, int, int, int]:
@@ -54,13 +62,11 @@ def setting(axis: str, size: int) -> tuple[ModelConfig, int, int, int]:
     return model, rows, length, devices
 
 
-def measure(axis: str, size: int, rounds: int) -> dict[str, float]:
-    """In a process of its own: seconds, operations and memory of a step."""
+def step_of(axis: str, size: int) -> Program:
+    """A training step."""
     model, rows, length, devices = setting(axis, size)
     mesh = sharding.make_mesh(MeshConfig(data=devices), topologies.simulated(devices))
     trainer = Trainer(experiment_of(model, rows, length), mesh, 1_000)
-    traced = planning.trace(trainer)
-    memory: Any = traced.lower().compile().memory_analysis()
     state, batch = trainer.new_state(), sharding.placed(mesh, batch_of(sentences(rows, length)))
     asked = trainer.asked(0)
 
@@ -69,9 +75,30 @@ def measure(axis: str, size: int, rounds: int) -> dict[str, float]:
         state, told = trainer.train_step(state, batch, asked)
         jax.block_until_ready((state, told))
 
-    times = timing.in_turn({"step": step}, rounds)["step"]
+    return step, planning.trace(trainer)
+
+
+def attention_of(axis: str, length: int) -> Program:
+    """The gradient of attention."""
+    arrays = [jax.random.normal(jax.random.key(seed), (1, length, 8, 64)) for seed in range(3)]
+    segments = jnp.ones((1, length), jnp.int32)
+
+    def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+        mask = SegmentMask(segments, segments, causal=True)
+        if axis == "attention":
+            return blockwise_attention(query, key, value, mask)
+        return dot_product_attention(query, key, value, mask.dense())
+
+    gradient = jax.jit(jax.grad(lambda arrays: (attend(*arrays) ** 2).sum()))
+    return lambda: jax.block_until_ready(gradient(arrays)), gradient.trace(arrays)
+
+
+def measure(axis: str, size: int, rounds: int) -> dict[str, float]:
+    """In a process of its own: seconds, operations and memory."""
+    run, traced = (attention_of if axis.startswith("attention") else step_of)(axis, size)
+    memory: Any = traced.lower().compile().memory_analysis()
     return {
-        "seconds": times["cpu_min"],
+        "seconds": timing.in_turn({axis: run}, rounds)[axis]["cpu_min"],
         "flops": programs.flops_of(traced.jaxpr),
         "temporary": memory.temp_size_in_bytes,
     }
@@ -110,7 +137,7 @@ def main() -> None:
         print(json.dumps(measure(options.axes[0], options.size, options.rounds)))
         return
     rows = [row for axis in options.axes for row in rows_of(axis, options.rounds)]
-    timing.report("A training step and its sizes", rows)
+    timing.report("A training step, attention, and their sizes", rows)
 
 
 if __name__ == "__main__":

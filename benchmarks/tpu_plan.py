@@ -5,8 +5,9 @@ step beside those counted by hand, the time that these mean at the chip's publis
 devices beside the least that fsdp needs. Then of attention alone, forward and backward, at each length: temporary
 memory with all weights at once, in blocks, and by the fused kernel. All of it is a plan; nothing here was run.
 
-What the compiler counts has two flaws: of a loop it counts one round, and products that run while their kernels travel
-are such loops; and its bytes are those of on-chip memory too, which makes them, and the time of memory, upper bounds.
+What the compiler counts has two flaws. Operations of a loop are those of one round, and products that run while their
+kernels travel are such loops. And its bytes are those of on-chip memory too, which makes them, and the time of memory,
+upper bounds.
 """
 
 import argparse
@@ -51,10 +52,10 @@ def step_row(name: str, topology: str) -> dict[str, Any]:
     least = 2 * 2 * parameters * (count - 1) // count  # in bfloat16: gathered once and kept, gradients reduced once
     twice = 3 * 2 * parameters * (count - 1) // count  # gathered again for the backward pass
     flops, hand = cost["flops"], planning.step_operations(experiment) / count
-    peak, bandwidth = accelerators.peak_operations(kind), accelerators.peak_bandwidth(kind)
-    if peak is None or bandwidth is None:
+    peak, bandwidth, links = accelerators.peak_operations(kind), accelerators.peak_bandwidth(kind), LINKS.get(kind)
+    if peak is None or bandwidth is None or links is None:
         raise SystemExit(f"{kind}: its peaks are not known")
-    seconds = {"products": hand / peak, "memory": cost["bytes accessed"] / bandwidth, "links": moved / LINKS[kind]}
+    seconds = {"products": hand / peak, "memory": cost["bytes accessed"] / bandwidth, "links": moved / links}
     return {
         "model": name,
         "topology": topology,
@@ -68,7 +69,7 @@ def step_row(name: str, topology: str) -> dict[str, Any]:
         "MB moved": moved / 1e6,
         "least MB": least / 1e6,
         "MB gathering twice": twice / 1e6,
-        "times that": moved / twice,
+        "times gathering twice": moved / twice,
         "kinds": ", ".join(f"{kind} {size / 1e6:.0f}" for kind, (_, size) in programs.moved_by_kind(found).items()),
     }
 
@@ -116,7 +117,8 @@ def main() -> None:
     steps = [step_row(name, topology) for topology in options.topologies for name in options.models]
     timing.report("A training step on TPUs, of one device: a plan", steps, "libtpu")
     rows = [row for length in options.lengths for row in attention_rows(length, 8, 64, options.topologies[0])]
-    timing.report(f"Attention of {TOKENS:,} tokens, 8 heads of 64, on one TPU: a plan", rows, "libtpu")
+    if rows:
+        timing.report(f"Attention of {TOKENS:,} tokens, 8 heads of 64, on one TPU: a plan", rows, "libtpu")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax.sharding import PartitionSpec
 
 from transformer_jax.config import MeshConfig
@@ -251,9 +252,18 @@ def test_rounds_of_a_loop_that_are_written_out_share_a_channel_and_count_each():
     }
 
 
-def test_a_loop_without_a_known_end_counts_once():
-    unknown = collectives(UNROLLED.replace("constant(11)", "constant(0.5)"))
-    assert moved_by_kind(unknown)["collective-permute"] == (2, 2 * 64 * 32 * 2)
+@pytest.mark.parametrize(
+    ("limit", "compared"),
+    [
+        ("constant(0.5)", "%i, %limit), direction=LT"),
+        ("constant(11)", "%limit, %i), direction=LT"),
+        ("constant(11)", "%i, %carried), direction=LT"),
+        ("constant(11)", "%i, %limit), direction=NE"),
+    ],
+)
+def test_a_loop_without_a_known_end_counts_once(limit, compared):
+    text = UNROLLED.replace("constant(11)", limit).replace("%i, %limit), direction=LT", compared)
+    assert moved_by_kind(collectives(text))["collective-permute"] == (2, 2 * 64 * 32 * 2)
 
 
 GPU = """\

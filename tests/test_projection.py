@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from transformer_jax import projection
+from transformer_jax.config import MeshConfig
+from transformer_jax.programs import flops_of
 from transformer_jax.projection import (
     LogitSums,
     Projection,
@@ -17,6 +19,7 @@ from transformer_jax.projection import (
     vocabulary_products,
     vocabulary_sums,
 )
+from transformer_jax.sharding import make_mesh, on_mesh
 
 
 def test_it_is_x_times_kernel_plus_bias():
@@ -157,3 +160,18 @@ class TestVocabularySums:
             return gradient.lower(x, table).compile().memory_analysis().temp_size_in_bytes
 
         assert temporaries(8) < temporaries(1) / 3
+
+    def test_only_logits_that_take_too_much_memory_are_computed_again(self, monkeypatch):
+        mesh = make_mesh(MeshConfig(data=1, fsdp=2, tensor=1), jax.devices()[:2])
+
+        def products(largest):
+            monkeypatch.setattr(projection, "LARGEST", largest)
+
+            def loss(x, table):
+                return vocabulary_sums(x, table, self.targets).normaliser.sum()
+
+            gradient = jax.make_jaxpr(on_mesh(mesh, jax.grad(loss, argnums=(0, 1))))(self.x, self.table)
+            return flops_of(gradient.jaxpr) // (2 * 6 * self.width * self.words)
+
+        assert products(2**30) == 3
+        assert products(4 * 6 * self.words // 4) == 4

@@ -146,7 +146,8 @@ def collectives(text: str) -> list[Collective]:
 
     What a TPU compiler names as an all-reduce inside of "all-reduce-scatter" is a reduce-scatter. Parts of an
     instruction that runs beside others (start, done, and what is fused between) count as one; rounds of a loop that
-    are written out, which share a channel, count each. A loop of which the program tells no length counts as one run.
+    are written out, which share a channel, count each. A loop of which the program tells no length counts as one run;
+    of a condition every branch counts.
     """
     computations, entry, devices = _parse(text)
     found = []
@@ -264,24 +265,25 @@ def _group(attributes: str, devices: int) -> int:
 
 
 def _trips(loop: _Instruction, computations: _Computations) -> int:
-    """How often a loop runs: XLA says so, or its condition compares a counter, from 0, with a constant."""
+    """How often a loop runs: XLA says so, or its condition is that a counter, from 0, is less than a constant."""
     known = re.search(r"known_trip_count\D+(\d+)", loop.rest)
     if known:
         return int(known.group(1))
-    condition = computations.get(loop.attributes["condition"], [])
-    limits = [one.value for one in condition if one.value]
-    compared = [one for one in condition if one.operation == "compare" and "direction=LT" in one.rest]
-    if len(compared) != 1 or len(limits) != 1:
+    condition = {one.name: one for one in computations.get(loop.attributes["condition"], [])}
+    root = next((one for one in condition.values() if one.is_root), None)
+    if root is None or root.operation != "compare" or "direction=LT" not in root.rest or len(root.operands) != 2:
         return 1
-    return -(-limits[0] // _step(compared[0], condition, computations[loop.attributes["body"]]))
+    counter, limit = (condition.get(name) for name in root.operands)
+    if counter is None or limit is None or not limit.value:
+        return 1
+    return -(-limit.value // _step(counter, computations.get(loop.attributes["body"], [])))
 
 
-def _step(compared: _Instruction, condition: list[_Instruction], body: list[_Instruction]) -> int:
-    """What a round of a loop adds to the counter that its condition compares: a constant, or taken to be 1."""
-    places = {one.name: re.search(r"\bindex=(\d+)", one.rest) for one in condition}
-    place = next((places[name] for name in compared.operands if places.get(name)), None)
+def _step(counter: _Instruction, body: list[_Instruction]) -> int:
+    """What a round of a loop adds to its counter, an element of what it carries: a constant, or taken to be 1."""
+    place = re.search(r"\bindex=(\d+)", counter.rest)
     named = {one.name: one for one in body}
-    carried = next((one.operands for one in body if one.is_root), [])
+    carried = next((one.operands for one in body if one.is_root and one.operation == "tuple"), [])
     if place is None or int(place.group(1)) >= len(carried):
         return 1
     added = named.get(carried[int(place.group(1))])

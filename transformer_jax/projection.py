@@ -179,14 +179,14 @@ def vocabulary_sums(
     targets: Int[Array, "*places"],
     bias: Float[Array, " V"] | None = None,
 ) -> LogitSums:
-    """`LogitSums` of `vocabulary_products` and a bias, of which only a block of words may exist at a time.
+    """`LogitSums` of `vocabulary_products` and a bias, computed in blocks of words.
 
-    That is so where the logits would take more than `LARGEST` bytes of a device; and where devices share the columns
-    of the table but not its rows, for then each of them needs all of it, and gathers it a block at a time. The backward
-    pass gathers and computes a block again.
+    Where the logits would take more than `LARGEST` bytes of a device, only one block of them exists at a time, and the
+    backward pass computes it again. And where devices share the columns of the table but not its rows, each of them
+    needs all of it, and gathers it a block at a time.
     """
     flat, flat_targets = x.reshape(-1, x.shape[-1]), targets.reshape(-1)
-    blocks = _blocks(len(flat), len(table))
+    blocks, too_large = _blocks(len(flat), len(table))
 
     def sums(rows: Float[Array, "R D"], bias: Float[Array, " R"] | None, first: Int[Array, ""]) -> LogitSums:
         logits = _products(flat, rows)
@@ -195,7 +195,8 @@ def vocabulary_sums(
     if blocks == 1:
         found = sums(table, bias, jnp.int32(0))
     else:
-        found = _joined(_in_blocks(jax.checkpoint(sums), table, bias, -(-len(table) // blocks)))
+        of_block = jax.checkpoint(sums) if too_large else sums
+        found = _joined(_in_blocks(of_block, table, bias, -(-len(table) // blocks)))
     return LogitSums(*(part.reshape(targets.shape) for part in found))
 
 
@@ -224,11 +225,12 @@ def _joined(blocks: LogitSums) -> LogitSums:
     return LogitSums(normaliser, blocks.target.sum(0), blocks.total.sum(0), largest)
 
 
-def _blocks(places: int, words: int) -> int:
+def _blocks(places: int, words: int) -> tuple[int, bool]:
+    """Into how many blocks words are cut; whether that is because the logits of all would take too much memory."""
     if pieces("vocab") > 1:  # its blocks would lie on one device each
-        return 1
+        return 1, False
     needed = -(-4 * places * words // (pieces("batch") * LARGEST))
-    return max(needed, FEWEST if pieces("width") > 1 else 1)
+    return max(needed, FEWEST if pieces("width") > 1 else 1), needed > 1
 
 
 def _products(flat: Float[Array, "N D"], rows: Float[Array, "R D"]) -> Float[Array, "N R"]:

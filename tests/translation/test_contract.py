@@ -201,15 +201,18 @@ def test_lines_that_arrive_one_by_one_come_out_the_same(small):
     assert [translation.text for translation in slowly()] == small.translate(SENTENCES)
 
 
-@pytest.mark.parametrize(("batch_size", "sizes"), [(8, 2), pytest.param(1, 1, marks=pytest.mark.slow)])
-def test_few_programs(tokenizers, batch_size, sizes):
+@pytest.mark.parametrize(
+    ("batch_size", "beam", "sizes"),
+    [(8, 1, 2), pytest.param(1, 1, 1, marks=pytest.mark.slow), pytest.param(8, 3, 2, marks=pytest.mark.slow)],
+)
+def test_few_programs(tokenizers, batch_size, beam, sizes):
     """500 lines of all lengths, and a few: one search for each of two shapes, in a full batch and in a part of one.
 
     Nothing is compiled that warming up did not.
     """
     random = np.random.default_rng(7)
     sentences = [" ".join(random.choice(list("abcde"), random.integers(0, 30))) for _ in range(500)]
-    fresh = Translator(MODEL, parameters(), tokenizers, DecodingConfig(beam=1, batch_size=batch_size, longest=32))
+    fresh = Translator(MODEL, parameters(), tokenizers, DecodingConfig(beam=beam, batch_size=batch_size, longest=32))
     compiled = []
 
     def count(event, duration, fun_name="", **_):
