@@ -9,7 +9,7 @@ ifneq ($(filter-out cuda tpu,$(ACCELERATOR)),)
 $(error ACCELERATOR=$(ACCELERATOR): there are cuda and tpu; leave it out for the CPU)
 endif
 
-# Without huge pages, a step on a CPU loses a tenth to a third of its time to getting its memory page by page.
+# With huge pages a step on a CPU spends less time on getting its memory page by page; the README says how much.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
 BIN := .venv/bin
