@@ -6,8 +6,10 @@ import jax
 import numpy as np
 
 from transformer_jax import ModelConfig, init_parameters
+from transformer_jax.attention import dot_product_attention
 from transformer_jax.config import BatchConfig, Experiment, Numerals, TrainingConfig
 from transformer_jax.data.batch import Batch, Side
+from transformer_jax.masks import SegmentMask
 from transformer_jax.models import Parameters
 
 EOS = 1
@@ -61,3 +63,8 @@ def experiment_of(model: ModelConfig, rows: int, length: int) -> Experiment:
     """A run of this model; of its data nothing is read."""
     batch = BatchConfig(rows=rows, source_length=length, target_length=length)
     return Experiment(data=Numerals(), batch=batch, model=model, training=TrainingConfig(steps=1_000))
+
+
+def attention_at_once(query: jax.Array, key: jax.Array, value: jax.Array, mask: SegmentMask) -> jax.Array:
+    """Attention with all its weights in memory, beside which other ways are set."""
+    return dot_product_attention(query, key, value, mask.dense())

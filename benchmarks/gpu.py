@@ -24,8 +24,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import decode, timing, train_step
-from benchmarks.base import BASE, batch_of, experiment_of, parameters, sentences
-from transformer_jax.attention import blockwise_attention, dot_product_attention, flash
+from benchmarks.base import BASE, attention_at_once, batch_of, experiment_of, parameters, sentences
+from transformer_jax.attention import blockwise_attention, flash
 from transformer_jax.masks import SegmentMask
 from transformer_jax.training import planning
 
@@ -122,10 +122,6 @@ def decode_rows(rounds: int) -> Iterator[dict[str, Any]]:
             }
 
 
-def _whole(query: jax.Array, key: jax.Array, value: jax.Array, mask: SegmentMask) -> jax.Array:
-    return dot_product_attention(query, key, value, mask.dense())
-
-
 def _loss(attend: Callable[..., jax.Array], mask: SegmentMask) -> Callable[[list[jax.Array]], jax.Array]:
     return lambda arrays: (attend(*arrays, mask).astype(jnp.float32) ** 2).sum()
 
@@ -138,7 +134,7 @@ def ways(length: int, rows: int) -> Iterator[tuple[str, Callable[..., jax.Array]
     single = SegmentMask(one, one, causal=True, packed=False)
     packed = SegmentMask(four, four, causal=True)
 
-    yield "XLA, all at once", _whole, packed
+    yield "XLA, all at once", attention_at_once, packed
     yield "XLA, in blocks", blockwise_attention, packed
     if ON_GPU:
         yield "cuDNN, segments", flash.cudnn_attention, packed
@@ -150,7 +146,7 @@ def attention_rows(length: int, rows: int, rounds: int) -> Iterator[dict[str, An
     arrays = [jax.random.normal(jax.random.key(seed), (rows, length, 8, 64)).astype(jnp.bfloat16) for seed in range(3)]
     runs: dict[str, Callable[[], object]] = {}
     for name, attend, mask in ways(length, rows):
-        gradient, reference = (jax.jit(jax.value_and_grad(_loss(way, mask))) for way in (attend, _whole))
+        gradient, reference = (jax.jit(jax.value_and_grad(_loss(way, mask))) for way in (attend, attention_at_once))
         for found, expected in zip(*(jax.tree.leaves(one(arrays)) for one in (gradient, reference)), strict=True):
             apart = jnp.abs(found.astype(jnp.float32) - expected.astype(jnp.float32)).max()
             assert apart < 0.05 * jnp.abs(expected).max(), f"{name}: {apart} from the reference"

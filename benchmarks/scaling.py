@@ -20,9 +20,9 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import timing
-from benchmarks.base import batch_of, experiment_of, sentences
+from benchmarks.base import attention_at_once, batch_of, experiment_of, sentences
 from transformer_jax import ModelConfig, programs, sharding, topologies
-from transformer_jax.attention import blockwise_attention, dot_product_attention
+from transformer_jax.attention import blockwise_attention
 from transformer_jax.config import MeshConfig
 from transformer_jax.masks import SegmentMask
 from transformer_jax.training import planning
@@ -82,14 +82,12 @@ def attention_of(axis: str, length: int) -> Program:
     """The gradient of attention."""
     arrays = [jax.random.normal(jax.random.key(seed), (1, length, 8, 64)) for seed in range(3)]
     segments = jnp.ones((1, length), jnp.int32)
+    attend = blockwise_attention if axis == "attention" else attention_at_once
 
-    def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-        mask = SegmentMask(segments, segments, causal=True)
-        if axis == "attention":
-            return blockwise_attention(query, key, value, mask)
-        return dot_product_attention(query, key, value, mask.dense())
+    def squares(arrays: list[jax.Array]) -> jax.Array:
+        return (attend(*arrays, SegmentMask(segments, segments, causal=True)) ** 2).sum()
 
-    gradient = jax.jit(jax.grad(lambda arrays: (attend(*arrays) ** 2).sum()))
+    gradient = jax.jit(jax.grad(squares))
     return lambda: jax.block_until_ready(gradient(arrays)), gradient.trace(arrays)
 
 

@@ -19,8 +19,9 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import timing
+from benchmarks.base import attention_at_once
 from transformer_jax import accelerators, programs, sharding, topologies
-from transformer_jax.attention import blockwise_attention, dot_product_attention
+from transformer_jax.attention import blockwise_attention
 from transformer_jax.attention.flash import tpu_attention
 from transformer_jax.config import MeshConfig
 from transformer_jax.masks import SegmentMask
@@ -74,11 +75,6 @@ def step_row(name: str, topology: str) -> dict[str, Any]:
     }
 
 
-def whole(query: jax.Array, key: jax.Array, value: jax.Array, mask: SegmentMask) -> jax.Array:
-    """All weights at once."""
-    return dot_product_attention(query, key, value, mask.dense())
-
-
 def attention_rows(length: int, heads: int, channels: int, topology: str) -> Iterator[dict[str, Any]]:
     """Temporary memory and bytes of causal attention within packed rows, forward and backward, on one device."""
     device = topologies.tpus(topology)[0]
@@ -87,7 +83,7 @@ def attention_rows(length: int, heads: int, channels: int, topology: str) -> Ite
     array = jax.ShapeDtypeStruct((rows, length, heads, channels), jnp.bfloat16, sharding=place)
     segments = jax.ShapeDtypeStruct((rows, length), jnp.int32, sharding=place)
     ways: dict[str, Callable[..., jax.Array]] = {
-        "all at once": whole,
+        "all at once": attention_at_once,
         "in blocks": blockwise_attention,
         "fused kernel": tpu_attention,
     }
