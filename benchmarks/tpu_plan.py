@@ -111,7 +111,8 @@ def main() -> None:
     parser.add_argument("--lengths", type=int, nargs="*", default=[256, 512, 1024, 2048, 4096])
     options = parser.parse_args()
     steps = [step_row(name, topology) for topology in options.topologies for name in options.models]
-    timing.report("A training step on TPUs, of one device: a plan", steps, "libtpu")
+    if steps:
+        timing.report("A training step on TPUs, of one device: a plan", steps, "libtpu")
     rows = [row for length in options.lengths for row in attention_rows(length, 8, 64, options.topologies[0])]
     if rows:
         timing.report(f"Attention of {TOKENS:,} tokens, 8 heads of 64, on one TPU: a plan", rows, "libtpu")
