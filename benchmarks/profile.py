@@ -1,9 +1,10 @@
 """Where a training step's time goes: `python -m benchmarks.profile [--rows 32] [--length 32] [--trace DIR]`.
 
 The paper's base size over 8,000 pieces, on one core of a CPU or on one accelerator. A trace of two steps, its
-instructions summed by the part of the model that made them, beside the least time that each part could take: the
-operations of its products at the speed of a large product, or its bytes at the speed of a large copy, both measured in
-the same process. A fused instruction counts for the part that its last operation stands in.
+instructions summed by the part of the model that made them, beside an estimate of the least time that each could take:
+the operations of its products at the speed of a large product, or its bytes, each array read and written by itself, at
+the speed of a large copy, both measured in the same process. A fused instruction counts for the part that its last
+operation stands in, and what is fused, or stays in a cache, may take less than this floor.
 """
 
 import argparse
@@ -59,7 +60,7 @@ def operations(rows: int, length: int) -> dict[str, float]:
 
 
 def passes(rows: int, length: int, params: int) -> dict[str, float]:
-    """Bytes that each other part must read and write in a step, in float32, were each array read and written once.
+    """Bytes that each other part reads and writes in a step, in float32, if it reads and writes each array by itself.
 
     An elementwise function of one array takes five passes over it: forward one to read and one to write, backward the
     array, the gradient behind it and the one before it.

@@ -5,9 +5,9 @@ step beside those counted by hand, the time that these mean at the chip's publis
 devices beside the least that fsdp needs. Then of attention alone, forward and backward, at each length: temporary
 memory with all weights at once, in blocks, and by the fused kernel. All of it is a plan; nothing here was run.
 
-What the compiler counts has two flaws. Operations of a loop are those of one round, and products that run while their
-kernels travel are such loops. And its bytes are those of on-chip memory too, which makes them, and the time of memory,
-upper bounds.
+What the compiler counts has two flaws. Operations and bytes of a loop are those of one round, and products that run
+while their kernels travel are such loops. And bytes are those of on-chip memory too: of a step without loops they, and
+the time of memory, are upper bounds.
 """
 
 import argparse

@@ -253,17 +253,24 @@ def test_rounds_of_a_loop_that_are_written_out_share_a_channel_and_count_each():
 
 
 @pytest.mark.parametrize(
-    ("limit", "compared"),
+    ("written", "instead", "rounds"),
     [
-        ("constant(0.5)", "%i, %limit), direction=LT"),
-        ("constant(11)", "%limit, %i), direction=LT"),
-        ("constant(11)", "%i, %carried), direction=LT"),
-        ("constant(11)", "%i, %limit), direction=NE"),
+        ("constant(11)", "constant(0.5)", 1),
+        ("compare(%i, %limit)", "compare(%limit, %i)", 1),
+        ("compare(%i, %limit)", "compare(%i, %carried)", 1),
+        ("direction=LT", "direction=NE", 1),
+        ("pred[] compare(%i, %limit), direction=LT", "pred[] fusion(%i, %limit), calls=%less", 1),
+        ("compare(%i, %limit)", "compare(s32[]{:T(128)} %i, s32[]{:T(128)} %limit)", 4),
+        ("add(%i, %stride)", "add(%i, %x)", 11),  # steps of 1 where they are not known
+        ("add(%i, %stride)", "multiply(%i, %stride)", 11),
+        ("tuple(%next, /*index=1*/%permute.2)", "fusion(%next, %permute.2), calls=%both", 11),
+        ("tuple(%next, /*index=1*/%permute.2)", "tuple()", 11),
     ],
 )
-def test_a_loop_without_a_known_end_counts_once(limit, compared):
-    text = UNROLLED.replace("constant(11)", limit).replace("%i, %limit), direction=LT", compared)
-    assert moved_by_kind(collectives(text))["collective-permute"] == (2, 2 * 64 * 32 * 2)
+def test_a_loop_counts_as_far_as_its_text_tells(written, instead, rounds):
+    assert written in UNROLLED
+    found = moved_by_kind(collectives(UNROLLED.replace(written, instead)))
+    assert found["collective-permute"] == (2 * rounds, 2 * rounds * 64 * 32 * 2)
 
 
 GPU = """\

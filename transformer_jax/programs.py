@@ -123,7 +123,7 @@ class _Instruction:
     @property
     def operands(self) -> list[str]:
         """The names of what it takes."""
-        return re.findall(r"%([\w.-]+)", self.rest.partition(")")[0])
+        return re.findall(r"%([\w.-]+)", re.sub(r"\{.*?\}", "", self.rest).partition(")")[0])
 
     @property
     def value(self) -> int:
@@ -146,8 +146,9 @@ def collectives(text: str) -> list[Collective]:
 
     What a TPU compiler names as an all-reduce inside of "all-reduce-scatter" is a reduce-scatter. Parts of an
     instruction that runs beside others (start, done, and what is fused between) count as one; rounds of a loop that
-    are written out, which share a channel, count each. A loop of which the program tells no length counts as one run;
-    of a condition every branch counts.
+    are written out, which share a channel, count each. A loop counts by its length, or else up to the constant that its
+    condition compares, from 0 in steps of the constant that its body adds, or of 1; where there is none, as one run. Of
+    a condition every branch counts.
     """
     computations, entry, devices = _parse(text)
     found = []
@@ -269,24 +270,19 @@ def _trips(loop: _Instruction, computations: _Computations) -> int:
     known = re.search(r"known_trip_count\D+(\d+)", loop.rest)
     if known:
         return int(known.group(1))
-    condition = {one.name: one for one in computations.get(loop.attributes["condition"], [])}
-    root = next((one for one in condition.values() if one.is_root), None)
-    if root is None or root.operation != "compare" or "direction=LT" not in root.rest or len(root.operands) != 2:
+    named = {one.name: one for one in computations.get(loop.attributes["condition"], [])}
+    compared = next((one.operands for one in named.values() if one.is_root and "direction=LT" in one.rest), [])
+    if len(compared) != 2 or not all(name in named for name in compared):
         return 1
-    counter, limit = (condition.get(name) for name in root.operands)
-    if counter is None or limit is None or not limit.value:
-        return 1
-    return -(-limit.value // _step(counter, computations.get(loop.attributes["body"], [])))
+    counter, limit = (named[name] for name in compared)
+    return -(-limit.value // _step(counter, computations[loop.attributes["body"]])) if limit.value else 1
 
 
 def _step(counter: _Instruction, body: list[_Instruction]) -> int:
-    """What a round of a loop adds to its counter, an element of what it carries: a constant, or taken to be 1."""
+    """What a round of a loop adds to its counter, an element of what it carries: 1, unless the body adds a constant."""
     place = re.search(r"\bindex=(\d+)", counter.rest)
     named = {one.name: one for one in body}
     carried = next((one.operands for one in body if one.is_root and one.operation == "tuple"), [])
-    if place is None or int(place.group(1)) >= len(carried):
-        return 1
-    added = named.get(carried[int(place.group(1))])
-    if added is None or added.operation != "add":
-        return 1
-    return next((named[name].value for name in added.operands if name in named and named[name].value), 1)
+    name = dict(enumerate(carried)).get(int(place.group(1))) if place else None
+    terms = named[name].operands if name in named and named[name].operation == "add" else []
+    return next((named[term].value for term in terms if term in named and named[term].value), 1)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from transformer_jax.sharding import parameter, pieces
 
-LARGEST = 2**30  # bytes that the logits of a device may take
+LARGEST = 2**30  # bytes that a device may hold of logits, and of a table gathered for them
 FEWEST = 4  # blocks of a table that is gathered: of 37,000 rows, one is about the size of a layer of the same width
 FEW = 64  # rows of a product in float32, up to which a transposed kernel pays in parts on a CPU
 
@@ -179,14 +179,15 @@ def vocabulary_sums(
     targets: Int[Array, "*places"],
     bias: Float[Array, " V"] | None = None,
 ) -> LogitSums:
-    """`LogitSums` of `vocabulary_products` and a bias, computed in blocks of words.
+    """`LogitSums` of `vocabulary_products` and a bias.
 
-    Where the logits would take more than `LARGEST` bytes of a device, only one block of them exists at a time, and the
-    backward pass computes it again. And where devices share the columns of the table but not its rows, each of them
-    needs all of it, and gathers it a block at a time.
+    Logits that would take more than `LARGEST` bytes of a device are computed a block of words at a time, and again in
+    the backward pass. Where devices share the columns of the table but not its rows, each of them needs all of it, and
+    gathers it a block at a time; the backward pass gathers and computes a block again if all of them and the logits
+    take more than that. Where devices share the rows, each has its own words only, in one block.
     """
     flat, flat_targets = x.reshape(-1, x.shape[-1]), targets.reshape(-1)
-    blocks, too_large = _blocks(len(flat), len(table))
+    blocks, again = _blocks(flat, len(table))
 
     def sums(rows: Float[Array, "R D"], bias: Float[Array, " R"] | None, first: Int[Array, ""]) -> LogitSums:
         logits = _products(flat, rows)
@@ -195,7 +196,7 @@ def vocabulary_sums(
     if blocks == 1:
         found = sums(table, bias, jnp.int32(0))
     else:
-        of_block = jax.checkpoint(sums) if too_large else sums
+        of_block = jax.checkpoint(sums) if again else sums
         found = _joined(_in_blocks(of_block, table, bias, -(-len(table) // blocks)))
     return LogitSums(*(part.reshape(targets.shape) for part in found))
 
@@ -225,12 +226,13 @@ def _joined(blocks: LogitSums) -> LogitSums:
     return LogitSums(normaliser, blocks.target.sum(0), blocks.total.sum(0), largest)
 
 
-def _blocks(places: int, words: int) -> tuple[int, bool]:
-    """Into how many blocks words are cut; whether that is because the logits of all would take too much memory."""
+def _blocks(flat: Float[Array, "N D"], words: int) -> tuple[int, bool]:
+    """Into how many blocks words are cut; whether the backward pass computes them again, rather than keep them all."""
     if pieces("vocab") > 1:  # its blocks would lie on one device each
         return 1, False
-    needed = -(-4 * places * words // (pieces("batch") * LARGEST))
-    return max(needed, FEWEST if pieces("width") > 1 else 1), needed > 1
+    logits = -(-4 * len(flat) * words // pieces("batch"))
+    gathered = flat.dtype.itemsize * words * flat.shape[-1] if pieces("width") > 1 else 0
+    return max(-(-logits // LARGEST), FEWEST if gathered else 1), logits + gathered > LARGEST
 
 
 def _products(flat: Float[Array, "N D"], rows: Float[Array, "R D"]) -> Float[Array, "N R"]:
