@@ -171,7 +171,7 @@ class TestVocabularySums:
                 return vocabulary_sums(x, table, self.targets).normaliser.sum()
 
             gradient = jax.make_jaxpr(on_mesh(mesh, jax.grad(loss, argnums=(0, 1))))(self.x, self.table)
-            return flops_of(gradient.jaxpr) // (2 * 6 * self.width * self.words)
+            return flops_of(gradient.jaxpr) / (2 * 6 * self.width * self.words)
 
         held = 4 * 6 // 2 * self.words + 4 * self.words * self.width  # a device's logits, and the table
         assert (products(held), products(held - 1)) == (3, 4)

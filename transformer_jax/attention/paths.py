@@ -12,8 +12,8 @@ from transformer_jax.attention.dot_product import dot_product_attention
 from transformer_jax.dropout import Within, dropout
 from transformer_jax.masks import SegmentMask
 
-# Queries up to which all weights are held at once. The gradient of 1,024, one row of 8 heads of 64, takes a CPU 0.26 s
-# and 45 MiB in blocks, 0.23 s and 130 MiB at once; of 4,096 4.3 s and 177 MiB, 4.1 s and 2,056 MiB.
+# Queries up to which all weights are held at once. The gradient of 1,024, one row of 8 heads of 64, takes a CPU 0.20 s
+# and 45 MiB in blocks, 0.16 s and 130 MiB at once; of 4,096 3.2 s and 177 MiB, 3.3 s and 2,056 MiB.
 WHOLE = 512
 
 
